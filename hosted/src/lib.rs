@@ -1,0 +1,1 @@
+//! smoltalk on a machine with an operating system.

@@ -1,0 +1,2 @@
+//! The `smoltalk` command.
+fn main() {}

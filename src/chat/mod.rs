@@ -1,0 +1,4 @@
+//! The chat.
+
+/// The default port (UDP).
+pub const PORT: u16 = 8081;

@@ -1,0 +1,175 @@
+//! The greeting's client over streams.
+
+use core::convert::Infallible;
+use core::net::SocketAddr;
+
+use heapless::Vec;
+
+use crate::{ConnId, Duration, Flow, Instant, Now, StreamService};
+
+/// Says one greeting of up to `GREETING` bytes over one connection, and collects up to `ANSWER` bytes until
+/// the server closes. Takes `GREETING + ANSWER` and some 80 bytes.
+#[derive(Clone, Debug)]
+pub struct StreamClient<const GREETING: usize, const ANSWER: usize> {
+    greeting: Vec<u8, GREETING>,
+    written: usize,
+    answer: Vec<u8, ANSWER>,
+    state: State,
+    started: Instant,
+    deadline: Instant,
+    /// The connection to be reset, once that is decided.
+    doomed: Option<ConnId>,
+    conn: Option<ConnId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Connecting,
+    Open,
+    Answered(Duration),
+    Refused,
+    Reset,
+    TimedOut,
+    TooLong,
+}
+
+/// How a [`StreamClient`] stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamOutcome<'a> {
+    /// It goes on.
+    Pending,
+    /// The server has answered and closed.
+    Answered {
+        /// The answer, as it was sent: not safe to show on a terminal.
+        answer: &'a [u8],
+        /// From the start to the end of the answer.
+        elapsed: Duration,
+    },
+    /// No connection was made: nothing listens there.
+    Refused,
+    /// The connection was reset before the answer's end.
+    Reset {
+        /// What had come until then.
+        answer: &'a [u8],
+    },
+    /// Time was up.
+    TimedOut {
+        /// Whether there was a connection at all.
+        connected: bool,
+        /// What had come until then.
+        answer: &'a [u8],
+    },
+    /// The answer is longer than the client has room for.
+    TooLong {
+        /// Its beginning.
+        answer: &'a [u8],
+    },
+}
+
+impl<const GREETING: usize, const ANSWER: usize> StreamClient<GREETING, ANSWER> {
+    /// Begins at `now`, to end within `timeout`. `None` if the greeting has more than `GREETING` bytes.
+    pub fn start(now: Now, greeting: &[u8], timeout: Duration) -> Option<Self> {
+        Some(Self {
+            greeting: Vec::from_slice(greeting).ok()?,
+            written: 0,
+            answer: Vec::new(),
+            state: State::Connecting,
+            started: now.monotonic,
+            deadline: now.monotonic + timeout,
+            doomed: None,
+            conn: None,
+        })
+    }
+
+    /// How it stands.
+    pub fn outcome(&self) -> StreamOutcome<'_> {
+        let answer = &self.answer;
+        match self.state {
+            State::Connecting | State::Open => StreamOutcome::Pending,
+            State::Answered(elapsed) => StreamOutcome::Answered { answer, elapsed },
+            State::Refused => StreamOutcome::Refused,
+            State::Reset => StreamOutcome::Reset { answer },
+            State::TimedOut => StreamOutcome::TimedOut {
+                connected: self.conn.is_some(),
+                answer,
+            },
+            State::TooLong => StreamOutcome::TooLong { answer },
+        }
+    }
+
+    fn fail(&mut self, state: State) {
+        self.state = state;
+        self.doomed = self.conn;
+    }
+}
+
+impl<const GREETING: usize, const ANSWER: usize> StreamService for StreamClient<GREETING, ANSWER> {
+    type Reject = Infallible;
+
+    fn handle_open(&mut self, _: Now, id: ConnId, _: SocketAddr) -> Result<(), Infallible> {
+        self.conn = Some(id);
+        if self.state == State::Connecting {
+            self.state = State::Open;
+        } else {
+            self.doomed = self.conn;
+        }
+        Ok(())
+    }
+
+    fn handle_data(&mut self, _: Now, _: ConnId, data: &[u8]) -> usize {
+        if self.state == State::Open {
+            let room = self.answer.capacity() - self.answer.len();
+            let fits = &data[..data.len().min(room)];
+            // It was just cut to the room there is.
+            let _ = self.answer.extend_from_slice(fits);
+            if fits.len() < data.len() {
+                self.fail(State::TooLong);
+            }
+        }
+        data.len()
+    }
+
+    fn handle_end(&mut self, now: Now, _: ConnId) {
+        if self.state == State::Open {
+            self.state = State::Answered(now.monotonic.saturating_since(self.started));
+        }
+    }
+
+    fn handle_close(&mut self, _: Now, _: ConnId) {
+        self.state = match self.state {
+            State::Connecting => State::Refused,
+            State::Open => State::Reset,
+            ended => ended,
+        };
+        self.doomed = None;
+    }
+
+    fn poll_write(&mut self, _: Now, _: ConnId, buf: &mut [u8]) -> (usize, Flow) {
+        match self.state {
+            State::Connecting => (0, Flow::Open),
+            State::Open => {
+                let rest = &self.greeting[self.written..];
+                let len = rest.len().min(buf.len());
+                buf[..len].copy_from_slice(&rest[..len]);
+                self.written += len;
+                (len, Flow::Open)
+            }
+            State::Answered(_) => (0, Flow::Finish),
+            State::Refused | State::Reset | State::TimedOut | State::TooLong => (0, Flow::Abort),
+        }
+    }
+
+    fn poll_ready(&mut self) -> Option<ConnId> {
+        self.doomed
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        if matches!(self.state, State::Connecting | State::Open) && now.monotonic >= self.deadline {
+            self.fail(State::TimedOut);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        matches!(self.state, State::Connecting | State::Open).then_some(self.deadline)
+    }
+}

@@ -1,0 +1,1 @@
+//! The services on the smoltcp TCP/IP stack.

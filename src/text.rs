@@ -1,0 +1,1 @@
+//! What peers send, made safe to show.
