@@ -1,4 +1,4 @@
-//! Who has a port: what `lsof -i` would say.
+//! Who has a port, or a TAP device: what `lsof -i` would say.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -7,6 +7,8 @@ use nix::unistd::{Uid, User};
 use procfs::net::{TcpState, tcp, tcp6, udp, udp6};
 use procfs::process::{FDTarget, Process, all_processes};
 use smoltalk::Protocol;
+
+use crate::tap::sys::CONTROL;
 
 /// The process that keeps others from `local`, where the system lets us see it: `python3 (pid 1234, user egg)`;
 /// `this program` if it is ourselves.
@@ -26,6 +28,27 @@ pub fn owner(protocol: Protocol, local: SocketAddr) -> Option<String> {
         Some(process) => describe(&process),
         None => Some(format!("a process of {}", user(sockets.first()?.uid)?)),
     }
+}
+
+/// The process that is attached to the TAP device `name`, where the system lets us see it.
+pub fn tap_owner(name: &str) -> Option<String> {
+    let process = all_processes().ok()?.flatten().find(|process| {
+        process.fd().is_ok_and(|descriptors| {
+            descriptors.flatten().any(|descriptor| {
+                matches!(&descriptor.target, FDTarget::Path(path) if path.as_os_str() == CONTROL)
+                    && is_attached(process.pid(), descriptor.fd, name)
+            })
+        })
+    })?;
+    describe(&process)
+}
+
+/// Whether that descriptor of that process is attached to the TAP device `name`.
+fn is_attached(pid: i32, fd: i32, name: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).is_ok_and(|info| {
+        info.lines()
+            .any(|line| line.strip_prefix("iff:").map(str::trim) == Some(name))
+    })
 }
 
 fn describe(process: &Process) -> Option<String> {
