@@ -7,6 +7,7 @@ use nix::unistd::{Uid, User};
 use procfs::net::{TcpState, tcp, tcp6, udp, udp6};
 use procfs::process::{FDTarget, Process, all_processes};
 use smoltalk::Protocol;
+use smoltalk::text::Shown;
 
 use crate::tap::sys::CONTROL;
 
@@ -56,7 +57,8 @@ fn describe(process: &Process) -> Option<String> {
         return Some("this program".to_owned());
     }
     // A process chooses its name itself: it is not to be trusted with a terminal.
-    let name = process.stat().ok()?.comm.escape_debug().to_string();
+    let comm = process.stat().ok()?.comm;
+    let name = Shown(comm.as_bytes());
     let pid = process.pid();
     Some(match process.uid().ok().and_then(user) {
         Some(user) => format!("{name} (pid {pid}, {user})"),
@@ -67,7 +69,7 @@ fn describe(process: &Process) -> Option<String> {
 /// `user egg`, or `user 1000` where they have no name.
 fn user(uid: u32) -> Option<String> {
     Some(match User::from_uid(Uid::from_raw(uid)) {
-        Ok(Some(user)) => format!("user {}", user.name.escape_debug()),
+        Ok(Some(user)) => format!("user {}", Shown(user.name.as_bytes())),
         _ => format!("user {uid}"),
     })
 }

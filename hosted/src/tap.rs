@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+use smoltalk::text::Shown;
 use smoltalk::{Duration, Instant};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant as StackInstant;
@@ -261,7 +262,7 @@ impl Link {
 
 /// There is no TAP device `name`.
 fn missing(name: &str) -> Error {
-    let shown = name.escape_debug();
+    let shown = Shown(name.as_bytes());
     Error::not_permitted(format!("there is no TAP device {shown}")).with_hint(format!(
         "make one with `{}`, or use `smoltalk lab`, which makes its own",
         recipe(&shown.to_string())
@@ -335,7 +336,7 @@ mod tests {
             ("smoltalk-no-tap", "there is no TAP device smoltalk-no-tap"),
             ("", "there is no TAP device "),
             ("tap%d", "there is no TAP device tap%d"),
-            ("a\u{1b}[1mb", "there is no TAP device a\\u{1b}[1mb"),
+            ("a\u{1b}[1mb", "there is no TAP device a\\x1b[1mb"),
             ("longer-than-any-interface", "there is no TAP device"),
         ] {
             let error = TapDevice::attach(name).unwrap_err();
