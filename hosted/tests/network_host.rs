@@ -17,7 +17,7 @@ use smoltalk::{
 };
 use smoltalk_hosted::clock::Clock;
 use smoltalk_hosted::error::{Error, Exit};
-use smoltalk_hosted::network::{Io, Network, Serve, Waker};
+use smoltalk_hosted::network::{Io, Network, Serve, Signal, Waker};
 use socket2::SockRef;
 
 /// How long a peer waits before a test has failed. Nothing waits for it to pass.
@@ -375,6 +375,24 @@ fn a_deadline_ends_the_wait_not_early_and_a_waker_at_once() {
     let waking = std::thread::spawn(move || waker.wake());
     network.wait(&clock, None).unwrap();
     waking.join().unwrap();
+}
+
+#[test]
+fn a_watched_signal_ends_the_wait_and_is_told_once() {
+    let mut network = Network::host().unwrap();
+    let mut signals = network.watch_signals().unwrap();
+    assert_eq!(signals.poll(), None);
+    nix::sys::signal::raise(nix::sys::signal::Signal::SIGHUP).unwrap();
+    let clock = Clock::system();
+    // Another test's child may end meanwhile, and be told of too.
+    let mut told = Vec::new();
+    while told.is_empty() {
+        network.wait(&clock, None).unwrap();
+        told.extend(
+            std::iter::from_fn(|| signals.poll()).filter(|signal| *signal != Signal::Child),
+        );
+    }
+    assert_eq!(told, [Signal::Hangup]);
 }
 
 #[test]
