@@ -302,7 +302,13 @@ fn a_gateway_that_does_not_answer_holds_others_up_for_three_seconds_at_most() {
         seed: 1,
     };
     let storage = Box::leak(Box::new([smoltalk::smoltcp::SocketStorage::EMPTY; 1]));
-    let host = Host::new(Port::new(), &config, storage, Instant::ZERO).unwrap();
+    let host = Host::new(
+        Box::leak(Box::new(Port::new())),
+        &config,
+        storage,
+        Instant::ZERO,
+    )
+    .unwrap();
     let mut server = Server::new(host, addr("192.0.2.1", 8898));
     let to = addr("192.0.2.1", 8898);
     let far = datagram(MAC, SERVER_MAC, addr("198.51.100.1", 5), to, b"x");
