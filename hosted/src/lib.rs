@@ -8,6 +8,7 @@
 
 pub mod clock;
 pub mod error;
+pub mod lab;
 pub mod network;
 pub mod owner;
 pub mod tap;
