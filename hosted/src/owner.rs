@@ -1,4 +1,4 @@
-//! Who has a port: what `lsof -i` would say.
+//! Who has a port, or a TAP device: what `lsof -i` would say.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -7,6 +7,9 @@ use nix::unistd::{Uid, User};
 use procfs::net::{TcpState, tcp, tcp6, udp, udp6};
 use procfs::process::{FDTarget, Process, all_processes};
 use smoltalk::Protocol;
+use smoltalk::text::Shown;
+
+use crate::tap::sys::CONTROL;
 
 /// The process that keeps others from `local`, where the system lets us see it: `python3 (pid 1234, user egg)`;
 /// `this program` if it is ourselves.
@@ -28,12 +31,34 @@ pub fn owner(protocol: Protocol, local: SocketAddr) -> Option<String> {
     }
 }
 
+/// The process that is attached to the TAP device `name`, where the system lets us see it.
+pub fn tap_owner(name: &str) -> Option<String> {
+    let process = all_processes().ok()?.flatten().find(|process| {
+        process.fd().is_ok_and(|descriptors| {
+            descriptors.flatten().any(|descriptor| {
+                matches!(&descriptor.target, FDTarget::Path(path) if path.as_os_str() == CONTROL)
+                    && is_attached(process.pid(), descriptor.fd, name)
+            })
+        })
+    })?;
+    describe(&process)
+}
+
+/// Whether that descriptor of that process is attached to the TAP device `name`.
+fn is_attached(pid: i32, fd: i32, name: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).is_ok_and(|info| {
+        info.lines()
+            .any(|line| line.strip_prefix("iff:").map(str::trim) == Some(name))
+    })
+}
+
 fn describe(process: &Process) -> Option<String> {
     if process.pid() == std::process::id().cast_signed() {
         return Some("this program".to_owned());
     }
     // A process chooses its name itself: it is not to be trusted with a terminal.
-    let name = process.stat().ok()?.comm.escape_debug().to_string();
+    let comm = process.stat().ok()?.comm;
+    let name = Shown(comm.as_bytes());
     let pid = process.pid();
     Some(match process.uid().ok().and_then(user) {
         Some(user) => format!("{name} (pid {pid}, {user})"),
@@ -44,7 +69,7 @@ fn describe(process: &Process) -> Option<String> {
 /// `user egg`, or `user 1000` where they have no name.
 fn user(uid: u32) -> Option<String> {
     Some(match User::from_uid(Uid::from_raw(uid)) {
-        Ok(Some(user)) => format!("user {}", user.name.escape_debug()),
+        Ok(Some(user)) => format!("user {}", Shown(user.name.as_bytes())),
         _ => format!("user {uid}"),
     })
 }

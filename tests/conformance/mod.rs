@@ -1,8 +1,6 @@
 //! The conformance suite: every exchange of the script over one backend, its transcript compared byte for byte
 //! with the one in `transcript.txt`. Backends that pass therefore agree with each other too.
 
-use std::fmt::Write as _;
-
 use smoltalk::sim::script::{EXCHANGES, Exchange, IpVersion, write_transcript};
 
 /// The transcript that every backend must produce.
