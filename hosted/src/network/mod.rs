@@ -17,21 +17,48 @@
 //! # }
 //! ```
 
+mod host;
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 
-use smoltalk::{DatagramService, Instant, Now, Pumped, StreamService};
+use mio::{Events, Interest, Poll, Registry, Token};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use smoltalk::{DatagramService, Instant, Now, Pumped, StreamService, earliest};
 
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::tap::TapDevice;
+use host::Host;
 
 /// One stack and what is bound on it.
 #[derive(Debug)]
 pub struct Network {
+    stack: Stack,
+    poll: Poll,
+    events: Events,
     waker: Arc<mio::Waker>,
+    told: VecDeque<NetworkEvent>,
+    signalled: Rc<Cell<bool>>,
 }
+
+#[derive(Debug)]
+enum Stack {
+    Host(Host),
+}
+
+const WAKER: Token = Token(usize::MAX);
+const SIGNALS: Token = Token(usize::MAX - 1);
+
+/// Events taken from the system in one go; the others keep until the next.
+const EVENTS: usize = 1_024;
+/// Datagrams taken in by one pump, so that one busy service cannot hold up the others.
+const DATAGRAM_BUDGET: u32 = 256;
 
 /// Names a datagram endpoint of one [`Network`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +127,15 @@ pub struct Turn {
     pub deadline: Option<Instant>,
     /// A budget ended before the work did.
     pub more: bool,
+}
+
+impl Turn {
+    fn new(now: Now, deadline: Option<Instant>, more: bool) -> Self {
+        Self {
+            deadline: if more { Some(now.monotonic) } else { deadline },
+            more,
+        }
+    }
 }
 
 /// What [`Io::streams`] moved.
@@ -176,13 +212,35 @@ pub enum Signal {
 }
 
 /// The signals that have come.
-#[derive(Debug)]
-pub struct Signals {}
+pub struct Signals {
+    source: signal_hook_mio::v1_0::Signals,
+    signalled: Rc<Cell<bool>>,
+    pending: VecDeque<Signal>,
+}
+
+impl fmt::Debug for Signals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signals")
+            .field("pending", &self.pending)
+            .finish_non_exhaustive()
+    }
+}
 
 impl Signals {
-    /// The next signal that has come and was not told yet. Never waits.
+    /// The next signal that has come and was not told yet, to be asked after each [`Network::wait`] until there is
+    /// none. Several of one kind that came together are told once. Never waits.
     pub fn poll(&mut self) -> Option<Signal> {
-        todo!()
+        if self.signalled.take() {
+            let pending = self.source.pending().filter_map(|signal| match signal {
+                SIGINT => Some(Signal::Interrupt),
+                SIGTERM => Some(Signal::Terminate),
+                SIGHUP => Some(Signal::Hangup),
+                SIGCHLD => Some(Signal::Child),
+                _ => None,
+            });
+            self.pending.extend(pending);
+        }
+        self.pending.pop_front()
     }
 }
 
@@ -192,7 +250,7 @@ impl Network {
     /// # Errors
     /// The system has no room for an event queue.
     pub fn host() -> Result<Self, Error> {
-        todo!()
+        Self::on(|_| Ok(Stack::Host(Host::new())))
     }
 
     /// smoltcp on the TAP device that `options` name, which must exist.
@@ -212,6 +270,20 @@ impl Network {
         todo!()
     }
 
+    fn on(stack: impl FnOnce(&Registry) -> Result<Stack, Error>) -> Result<Self, Error> {
+        let broken = |error: io::Error| Error::io("the event queue", &error);
+        let poll = Poll::new().map_err(broken)?;
+        let waker = mio::Waker::new(poll.registry(), WAKER).map_err(broken)?;
+        Ok(Self {
+            stack: stack(poll.registry())?,
+            poll,
+            events: Events::with_capacity(EVENTS),
+            waker: Arc::new(waker),
+            told: VecDeque::new(),
+            signalled: Rc::new(Cell::new(false)),
+        })
+    }
+
     /// Binds `local` for datagrams from anyone, for the service `owner`. Port 0: one that is free.
     ///
     /// # Errors
@@ -221,8 +293,11 @@ impl Network {
         local: SocketAddr,
         owner: &'static str,
     ) -> Result<DatagramId, Error> {
-        let _ = (local, owner);
-        todo!()
+        let registry = self.poll.registry();
+        match &mut self.stack {
+            Stack::Host(host) => host.bind_datagrams(local, owner, registry),
+        }
+        .map(DatagramId)
     }
 
     /// Binds a free port for datagrams to and from `remote` only, so that ICMP's refusals are heard of.
@@ -230,8 +305,11 @@ impl Network {
     /// # Errors
     /// There is no way to `remote`, or no free port.
     pub fn dial_datagrams(&mut self, remote: SocketAddr) -> Result<DatagramId, Error> {
-        let _ = remote;
-        todo!()
+        let registry = self.poll.registry();
+        match &mut self.stack {
+            Stack::Host(host) => host.dial_datagrams(remote, registry),
+        }
+        .map(DatagramId)
     }
 
     /// Listens for connections at `local`, for the service `owner`. Port 0: one that is free.
@@ -239,8 +317,11 @@ impl Network {
     /// # Errors
     /// The address is in use ([`Exit::InUse`](crate::error::Exit), and by whom), not ours, or not permitted.
     pub fn listen(&mut self, local: SocketAddr, owner: &'static str) -> Result<StreamsId, Error> {
-        let _ = (local, owner);
-        todo!()
+        let registry = self.poll.registry();
+        match &mut self.stack {
+            Stack::Host(host) => host.listen(local, owner, registry),
+        }
+        .map(StreamsId)
     }
 
     /// Begins one connection to `remote`. If it cannot be made, the service hears `handle_close` without a
@@ -249,27 +330,43 @@ impl Network {
     /// # Errors
     /// No free port or descriptor.
     pub fn dial_stream(&mut self, remote: SocketAddr) -> Result<StreamsId, Error> {
-        let _ = remote;
-        todo!()
+        let registry = self.poll.registry();
+        match &mut self.stack {
+            Stack::Host(host) => host.dial_stream(remote, registry),
+        }
+        .map(StreamsId)
     }
 
-    /// The address that an endpoint has, its port never 0.
+    /// The address that an endpoint has, its port never 0 once it is bound or connected.
+    ///
+    /// # Panics
+    /// If `id` is another network's.
     pub fn local_addr(&self, id: impl Into<EndpointId>) -> SocketAddr {
-        let _ = id.into();
-        todo!()
+        match (&self.stack, id.into()) {
+            (Stack::Host(host), EndpointId::Datagrams(DatagramId(id))) => host.datagrams_addr(id),
+            (Stack::Host(host), EndpointId::Streams(StreamsId(id))) => host.streams_addr(id),
+        }
     }
 
     /// How many connections a service may hold on that listener: what to put into its configuration. Some below
     /// what the stack can hold, so that a new one can always come in; at least 1.
+    ///
+    /// # Panics
+    /// If `id` is another network's.
     pub fn max_connections(&self, id: StreamsId) -> usize {
-        let _ = id;
-        todo!()
+        match &self.stack {
+            Stack::Host(host) => host.max_connections(id.0),
+        }
     }
 
     /// Why the connection of [`dial_stream`](Self::dial_stream) was not made or was lost, where the stack knows.
+    ///
+    /// # Panics
+    /// If `id` is another network's.
     pub fn last_error(&self, id: StreamsId) -> Option<&io::Error> {
-        let _ = id;
-        todo!()
+        match &self.stack {
+            Stack::Host(host) => host.last_error(id.0),
+        }
     }
 
     /// One turn. `serve` pumps every endpoint and returns the earliest deadline of its own; it is called as often
@@ -278,8 +375,22 @@ impl Network {
     /// # Errors
     /// What `serve` returned, or the stack is broken.
     pub fn turn(&mut self, clock: &Clock, serve: &mut Serve<'_>) -> Result<Turn, Error> {
-        let _ = (clock, serve);
-        todo!()
+        let now = clock.now();
+        match &mut self.stack {
+            Stack::Host(host) => {
+                let mut io = Io {
+                    endpoints: Endpoints::Host {
+                        host,
+                        registry: self.poll.registry(),
+                        told: &mut self.told,
+                    },
+                    deadline: None,
+                    more: false,
+                };
+                let deadline = serve(&mut io, now)?;
+                Ok(Turn::new(now, earliest(deadline, io.deadline), io.more))
+            }
+        }
     }
 
     /// Sleeps until something is ready, `deadline` has come, or a [`Waker`] or a watched signal ends it. Call it
@@ -288,8 +399,29 @@ impl Network {
     /// # Errors
     /// The event queue is broken.
     pub fn wait(&mut self, clock: &Clock, deadline: Option<Instant>) -> Result<(), Error> {
-        let _ = (clock, deadline);
-        todo!()
+        // The system counts in milliseconds and mio rounds up to them: never early, so never in circles.
+        let timeout = deadline.map(|at| at.saturating_since(clock.monotonic()));
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(Error::io("the event queue", &error)),
+        }
+        for event in &self.events {
+            match (event.token(), &mut self.stack) {
+                (WAKER, _) => {}
+                (SIGNALS, _) => self.signalled.set(true),
+                (token, Stack::Host(host)) => {
+                    // What went wrong is found by reading and writing.
+                    let broken = event.is_error();
+                    host.set_ready(
+                        token,
+                        event.is_readable() || event.is_read_closed() || broken,
+                        event.is_writable() || event.is_write_closed() || broken,
+                    );
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What ends a wait from another thread.
@@ -302,19 +434,42 @@ impl Network {
     /// # Errors
     /// The system does not allow it.
     pub fn watch_signals(&mut self) -> Result<Signals, Error> {
-        todo!()
+        let broken = |error: io::Error| Error::io("watching for signals", &error);
+        let mut source = signal_hook_mio::v1_0::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGCHLD])
+            .map_err(broken)?;
+        self.poll
+            .registry()
+            .register(&mut source, SIGNALS, Interest::READABLE)
+            .map_err(broken)?;
+        Ok(Signals {
+            source,
+            signalled: Rc::clone(&self.signalled),
+            pending: VecDeque::new(),
+        })
     }
 
     /// The next thing to be told on standard error.
     pub fn poll_event(&mut self) -> Option<NetworkEvent> {
-        todo!()
+        self.told.pop_front()
     }
 }
 
 /// The endpoints of a [`Network`] during one turn.
 #[derive(Debug)]
 pub struct Io<'a> {
-    network: &'a mut (),
+    endpoints: Endpoints<'a>,
+    /// The earliest deadline of the services pumped so far.
+    deadline: Option<Instant>,
+    more: bool,
+}
+
+#[derive(Debug)]
+enum Endpoints<'a> {
+    Host {
+        host: &'a mut Host,
+        registry: &'a Registry,
+        told: &'a mut VecDeque<NetworkEvent>,
+    },
 }
 
 impl Io<'_> {
@@ -331,8 +486,13 @@ impl Io<'_> {
         service: &mut S,
         now: Now,
     ) -> Result<Pumped, Error> {
-        let _ = (id, service, now, &self.network);
-        todo!()
+        let pumped = match &mut self.endpoints {
+            Endpoints::Host { host, registry, .. } => {
+                host.pump_datagrams(id.0, service, now, registry)?
+            }
+        };
+        self.note(pumped.deadline, pumped.more);
+        Ok(pumped)
     }
 
     /// Pumps `service` over the connections of a listener, or over an outgoing one: takes in new ones, runs the
@@ -349,7 +509,19 @@ impl Io<'_> {
         service: &mut S,
         now: Now,
     ) -> Result<StreamsPumped, Error> {
-        let _ = (id, service, now, &self.network);
-        todo!()
+        let (pumped, more) = match &mut self.endpoints {
+            Endpoints::Host {
+                host,
+                registry,
+                told,
+            } => host.pump_streams(id.0, service, now, registry, told)?,
+        };
+        self.note(pumped.deadline, more);
+        Ok(pumped)
+    }
+
+    fn note(&mut self, deadline: Option<Instant>, more: bool) {
+        self.deadline = earliest(self.deadline, deadline);
+        self.more |= more;
     }
 }
