@@ -11,6 +11,8 @@ mod exchange;
 pub mod greeting;
 mod instant;
 mod ports;
+#[cfg(any(feature = "sim", feature = "smoltcp"))]
+mod random;
 mod service;
 #[cfg(feature = "sim")]
 pub mod sim;

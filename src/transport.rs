@@ -306,3 +306,335 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::greeting::{Config, DatagramServer, StreamServer};
+    use crate::{Exchange, Outcome, Retry};
+    use core::convert::Infallible;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+    use std::vec::Vec;
+
+    const NOW: Now = Now::monotonic(Instant::ZERO);
+
+    fn peer(port: u16) -> SocketAddr {
+        SocketAddr::new([192, 0, 2, 7].into(), port)
+    }
+
+    /// A socket with room for `room` datagrams to send.
+    #[derive(Default)]
+    struct Socket {
+        arrived: VecDeque<(SocketAddr, Vec<u8>)>,
+        lent: Vec<u8>,
+        room: usize,
+        sent: Vec<(SocketAddr, Vec<u8>)>,
+        unreachable: Option<Unreachable>,
+        broken: bool,
+    }
+
+    impl Socket {
+        fn with(room: usize, arrived: impl IntoIterator<Item = u16>) -> Self {
+            Self {
+                room,
+                arrived: arrived
+                    .into_iter()
+                    .map(|port| (peer(port), b"hello".to_vec()))
+                    .collect(),
+                ..Self::default()
+            }
+        }
+    }
+
+    #[derive(Debug, PartialEq)]
+    struct Broken;
+
+    impl DatagramTransport for Socket {
+        type Error = Broken;
+
+        fn recv(&mut self) -> Result<Option<Arrival<'_>>, Broken> {
+            if self.broken {
+                return Err(Broken);
+            }
+            let Some((from, payload)) = self.arrived.pop_front() else {
+                return Ok(None);
+            };
+            self.lent = payload;
+            Ok(Some(Arrival::Datagram {
+                from,
+                payload: &self.lent,
+            }))
+        }
+
+        fn can_send(&mut self, _: usize) -> bool {
+            self.sent.len() < self.room
+        }
+
+        fn send(&mut self, to: SocketAddr, payload: &[u8]) -> Result<Sent, Broken> {
+            if let Some(why) = self.unreachable {
+                return Ok(Sent::Unreachable(why));
+            }
+            self.sent.push((to, payload.to_vec()));
+            Ok(Sent::Queued)
+        }
+    }
+
+    #[test]
+    fn each_datagram_is_answered_before_the_next_is_taken() {
+        let mut socket = Socket::with(usize::MAX, 1000..1100);
+        let pumped = pump(
+            &mut DatagramServer::new(),
+            &mut socket,
+            NOW,
+            &mut [0; 2],
+            1000,
+        )
+        .unwrap();
+        assert_eq!(
+            (pumped.received, pumped.sent, pumped.rejected),
+            (100, 100, 0)
+        );
+        assert!(!pumped.more && !pumped.blocked);
+        let expected: Vec<_> = (1000..1100)
+            .map(|port| (peer(port), b"hi".to_vec()))
+            .collect();
+        assert_eq!(socket.sent, expected);
+    }
+
+    #[test]
+    fn a_full_transmit_ring_holds_back_receiving_and_loses_nothing() {
+        let mut server = DatagramServer::new();
+        let mut socket = Socket::with(4, 1000..1010);
+        let mut answered = Vec::new();
+        for _ in 0..3 {
+            let pumped = pump(&mut server, &mut socket, NOW, &mut [0; 2], 1000).unwrap();
+            assert!(pumped.received <= 4);
+            assert_eq!(pumped.blocked, socket.sent.len() == 4);
+            answered.append(&mut socket.sent);
+        }
+        assert_eq!(answered.len(), 10);
+    }
+
+    #[test]
+    fn the_budget_bounds_one_call() {
+        let mut socket = Socket::with(usize::MAX, 1000..1010);
+        let mut server = DatagramServer::new();
+        let pumped = pump(&mut server, &mut socket, NOW, &mut [0; 2], 3).unwrap();
+        assert_eq!((pumped.received, pumped.sent, pumped.more), (3, 3, true));
+        let pumped = pump(&mut server, &mut socket, NOW, &mut [0; 2], 8).unwrap();
+        assert_eq!((pumped.received, pumped.sent, pumped.more), (7, 7, false));
+    }
+
+    #[test]
+    fn what_a_peer_does_wrong_is_counted_and_ends_nothing() {
+        let mut socket = Socket::with(usize::MAX, [7, 1000]);
+        let pumped = pump(&mut DatagramServer::new(), &mut socket, NOW, &mut [0; 2], 9).unwrap();
+        assert_eq!((pumped.received, pumped.rejected, pumped.sent), (2, 1, 1));
+        assert_eq!(socket.sent, [(peer(1000), b"hi".to_vec())]);
+    }
+
+    #[test]
+    fn a_service_hears_that_its_datagram_cannot_go() {
+        let mut client =
+            Exchange::<9, 9>::start(NOW, peer(9000), b"hello", Retry::default()).unwrap();
+        let mut socket = Socket {
+            unreachable: Some(Unreachable::NoRoute),
+            ..Socket::with(9, [])
+        };
+        let pumped = pump(&mut client, &mut socket, NOW, &mut [0; 9], 9).unwrap();
+        assert_eq!((pumped.sent, pumped.undeliverable), (0, 1));
+        assert_eq!(client.outcome(), Outcome::Unreachable(Unreachable::NoRoute));
+    }
+
+    #[test]
+    fn a_timeout_that_is_due_comes_first_and_the_next_is_told() {
+        let mut client =
+            Exchange::<9, 9>::start(NOW, peer(9000), b"hello", Retry::default()).unwrap();
+        let mut socket = Socket::with(9, []);
+        for (now, next, sent) in [
+            (0, 500_000, 1),
+            (499_999, 500_000, 1),
+            (500_000, 1_500_000, 2),
+        ] {
+            let now = Now::monotonic(Instant::from_micros(now));
+            let pumped = pump(&mut client, &mut socket, now, &mut [0; 9], 9).unwrap();
+            assert_eq!(pumped.deadline, Some(Instant::from_micros(next)));
+            assert_eq!(socket.sent.len(), sent);
+        }
+    }
+
+    #[test]
+    fn only_a_broken_transport_is_an_error() {
+        let mut socket = Socket {
+            broken: true,
+            ..Socket::with(9, [1000])
+        };
+        assert_eq!(
+            pump(&mut DatagramServer::new(), &mut socket, NOW, &mut [0; 2], 9),
+            Err(Broken)
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "the scratch buffer is shorter")]
+    fn a_short_scratch_buffer_is_caught_on_the_first_call() {
+        let _ = pump(
+            &mut DatagramServer::new(),
+            &mut Socket::default(),
+            NOW,
+            &mut [0; 1],
+            9,
+        );
+    }
+
+    /// A connection on which `arriving` comes in these pieces, and then the peer's end.
+    struct Connection {
+        arriving: VecDeque<Vec<u8>>,
+        window: usize,
+        sent: Vec<u8>,
+        ours_ended: bool,
+        aborted: bool,
+    }
+
+    impl Connection {
+        fn with(pieces: &[&[u8]], window: usize) -> Self {
+            Self {
+                arriving: pieces.iter().map(|piece| piece.to_vec()).collect(),
+                window,
+                sent: Vec::new(),
+                ours_ended: false,
+                aborted: false,
+            }
+        }
+    }
+
+    impl StreamTransport for Connection {
+        type Error = Infallible;
+
+        fn recv(&mut self, f: impl FnOnce(&[u8]) -> usize) -> Result<Received, Infallible> {
+            let Some(mut piece) = self.arriving.pop_front() else {
+                return Ok(Received::End);
+            };
+            if piece.is_empty() {
+                return Ok(Received::Nothing);
+            }
+            let consumed = f(&piece);
+            if consumed < piece.len() {
+                self.arriving.push_front(piece.split_off(consumed));
+            }
+            Ok(Received::Data(consumed))
+        }
+
+        fn send(&mut self, f: impl FnOnce(&mut [u8]) -> usize) -> Result<usize, Infallible> {
+            let mut room = std::vec![0; if self.ours_ended { 0 } else { self.window }];
+            let len = f(&mut room);
+            self.sent.extend_from_slice(&room[..len]);
+            Ok(len)
+        }
+
+        fn close(&mut self) {
+            self.ours_ended = true;
+        }
+
+        fn abort(&mut self) {
+            self.aborted = true;
+        }
+
+        fn is_closed(&self) -> bool {
+            self.ours_ended && self.arriving.is_empty()
+        }
+    }
+
+    fn open() -> (StreamServer<1>, ConnId) {
+        let mut server = StreamServer::new(Config::default());
+        let id = ConnId::new(0);
+        server.handle_open(NOW, id, peer(1000)).unwrap();
+        (server, id)
+    }
+
+    #[test]
+    fn a_connection_is_served_and_let_go() {
+        let (mut server, id) = open();
+        let mut conn = Connection::with(&[b"hello"], 100);
+        let pumped = pump_stream(&mut server, id, &mut conn, NOW);
+        assert_eq!(
+            pumped,
+            StreamPumped {
+                received: 5,
+                sent: 2,
+                closed: true,
+                more: false
+            }
+        );
+        assert_eq!(conn.sent, b"hi");
+        assert!(!conn.aborted);
+        assert_eq!(server.connections(), 0);
+    }
+
+    #[test]
+    fn the_answer_does_not_wait_for_the_end() {
+        let (mut server, id) = open();
+        let mut conn = Connection::with(&[b"h", b"", b"ello"], 100);
+        let pumped = pump_stream(&mut server, id, &mut conn, NOW);
+        assert!(!pumped.closed);
+        assert_eq!(conn.sent, b"hi");
+        assert!(conn.ours_ended);
+    }
+
+    #[test]
+    fn a_busy_peer_must_let_others_have_their_turn() {
+        let (mut server, id) = open();
+        let pieces = std::vec![b"x".as_slice(); 40];
+        let mut conn = Connection::with(&pieces, 100);
+        for received in [16, 16] {
+            let pumped = pump_stream(&mut server, id, &mut conn, NOW);
+            assert_eq!((pumped.received, pumped.more), (received, true));
+        }
+        let pumped = pump_stream(&mut server, id, &mut conn, NOW);
+        assert_eq!((pumped.received, pumped.closed), (8, true));
+    }
+
+    #[test]
+    fn a_connection_whose_time_is_up_is_reset_though_its_peer_takes_nothing() {
+        let (mut server, id) = open();
+        let mut conn = Connection::with(&[b"hello", b""], 0);
+        assert!(!pump_stream(&mut server, id, &mut conn, NOW).closed);
+        let late = Now::monotonic(Instant::from_secs(10));
+        pump_timeout(&mut server, late);
+        assert_eq!(server.poll_ready(), Some(id));
+        conn.arriving.push_back(Vec::new());
+        assert!(pump_stream(&mut server, id, &mut conn, late).closed);
+        assert!(conn.aborted);
+        assert_eq!(server.poll_ready(), None);
+    }
+
+    #[test]
+    fn a_timeout_is_not_run_early() {
+        let (mut server, _) = open();
+        pump_timeout(&mut server, Now::monotonic(Instant::from_micros(9_999_999)));
+        assert_eq!(server.poll_ready(), None);
+    }
+
+    proptest! {
+        /// However the network splits and merges a greeting, and however narrow the way back is, the peer
+        /// gets `hi` and no more.
+        #[test]
+        fn any_splitting_of_a_greeting_gets_the_same_answer(
+            pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..50), 1..50),
+            window in 1..5_usize,
+        ) {
+            let (mut server, id) = open();
+            let pieces: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+            let mut conn = Connection::with(&pieces, window);
+            for _ in 0..200 {
+                if pump_stream(&mut server, id, &mut conn, NOW).closed {
+                    break;
+                }
+            }
+            prop_assert_eq!(conn.sent, b"hi");
+            prop_assert!(conn.ours_ended && !conn.aborted);
+            prop_assert_eq!(server.connections(), 0);
+        }
+    }
+}

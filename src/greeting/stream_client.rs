@@ -173,3 +173,110 @@ impl<const GREETING: usize, const ANSWER: usize> StreamService for StreamClient<
         matches!(self.state, State::Connecting | State::Open).then_some(self.deadline)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: SocketAddr = SocketAddr::new(
+        core::net::IpAddr::V4(core::net::Ipv4Addr::new(192, 0, 2, 1)),
+        super::super::PORT,
+    );
+    const ID: ConnId = ConnId::new(0);
+
+    fn at(micros: u64) -> Now {
+        Now::monotonic(Instant::from_micros(micros))
+    }
+
+    fn client() -> StreamClient<8, 4> {
+        StreamClient::start(at(0), b"hello", Duration::from_secs(5)).unwrap()
+    }
+
+    #[test]
+    fn an_answer_in_pieces_is_put_together() {
+        let mut client = client();
+        client.handle_open(at(10), ID, PEER).unwrap();
+        let mut buf = [0; 3];
+        assert_eq!(client.poll_write(at(10), ID, &mut buf), (3, Flow::Open));
+        assert_eq!(&buf, b"hel");
+        assert_eq!(client.poll_write(at(10), ID, &mut buf), (2, Flow::Open));
+        assert_eq!(&buf[..2], b"lo");
+        assert_eq!(client.poll_write(at(10), ID, &mut buf), (0, Flow::Open));
+        client.handle_data(at(20), ID, b"h");
+        client.handle_data(at(30), ID, b"i");
+        assert_eq!(client.outcome(), StreamOutcome::Pending);
+        client.handle_end(at(40), ID);
+        client.handle_end(at(50), ID);
+        assert_eq!(
+            client.outcome(),
+            StreamOutcome::Answered {
+                answer: b"hi",
+                elapsed: Duration::from_micros(40)
+            }
+        );
+        assert_eq!(client.poll_write(at(40), ID, &mut buf), (0, Flow::Finish));
+        client.handle_close(at(60), ID);
+        assert!(matches!(client.outcome(), StreamOutcome::Answered { .. }));
+    }
+
+    #[test]
+    fn no_connection_is_a_refusal_and_a_lost_one_a_reset() {
+        let mut refused = client();
+        refused.handle_close(at(1), ID);
+        assert_eq!(refused.outcome(), StreamOutcome::Refused);
+
+        let mut reset = client();
+        reset.handle_open(at(1), ID, PEER).unwrap();
+        reset.handle_data(at(2), ID, b"h");
+        reset.handle_close(at(3), ID);
+        assert_eq!(reset.outcome(), StreamOutcome::Reset { answer: b"h" });
+    }
+
+    #[test]
+    fn time_is_up_at_the_microsecond() {
+        for connected in [false, true] {
+            let mut client = client();
+            if connected {
+                client.handle_open(at(1), ID, PEER).unwrap();
+            }
+            assert_eq!(client.poll_timeout(), Some(Instant::from_secs(5)));
+            client.handle_timeout(at(4_999_999));
+            assert_eq!(client.outcome(), StreamOutcome::Pending);
+            client.handle_timeout(at(5_000_000));
+            assert_eq!(
+                client.outcome(),
+                StreamOutcome::TimedOut {
+                    connected,
+                    answer: b""
+                }
+            );
+            assert_eq!(client.poll_ready(), connected.then_some(ID));
+            assert_eq!(client.poll_write(at(0), ID, &mut []), (0, Flow::Abort));
+            client.handle_close(at(0), ID);
+            assert_eq!(client.poll_ready(), None);
+        }
+    }
+
+    #[test]
+    fn a_connection_made_too_late_is_reset() {
+        let mut client = client();
+        client.handle_timeout(at(5_000_000));
+        client.handle_open(at(5_000_001), ID, PEER).unwrap();
+        assert_eq!(client.poll_ready(), Some(ID));
+        assert_eq!(client.poll_write(at(0), ID, &mut [0; 9]), (0, Flow::Abort));
+    }
+
+    #[test]
+    fn a_server_that_says_too_much_is_cut_off() {
+        let mut client = client();
+        client.handle_open(at(0), ID, PEER).unwrap();
+        assert_eq!(client.handle_data(at(0), ID, b"hi there"), 8);
+        assert_eq!(client.outcome(), StreamOutcome::TooLong { answer: b"hi t" });
+        assert_eq!(client.poll_ready(), Some(ID));
+    }
+
+    #[test]
+    fn a_greeting_that_does_not_fit_is_refused_at_once() {
+        assert!(StreamClient::<4, 4>::start(at(0), b"hello", Duration::from_secs(5)).is_none());
+    }
+}

@@ -1,1 +1,3 @@
 //! A seeded network under virtual time.
+
+pub mod script;

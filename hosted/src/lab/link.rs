@@ -12,8 +12,9 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
 };
 
-/// A conversation with the kernel about the interfaces of this process's network namespace.
-pub(super) struct Links {
+/// A conversation with the kernel about the interfaces of this thread's network namespace.
+#[derive(Debug)]
+pub struct Links {
     socket: OwnedFd,
     sequence: u32,
 }
@@ -21,7 +22,7 @@ pub(super) struct Links {
 impl Links {
     /// # Errors
     /// The kernel has no rtnetlink.
-    pub(super) fn open() -> io::Result<Self> {
+    pub fn open() -> io::Result<Self> {
         let socket = socket(
             AddressFamily::Netlink,
             SockType::Raw,
@@ -38,14 +39,29 @@ impl Links {
     ///
     /// # Errors
     /// There is no such interface, or the kernel will not.
-    pub(super) fn up(&mut self, name: &str) -> io::Result<()> {
-        const UP: u32 = libc::IFF_UP as u32;
-        let mut body = Body::default();
-        // struct ifinfomsg: family, padding, type, index, flags, and which flags to change.
-        body.put(&[libc::AF_UNSPEC as u8, 0, 0, 0]);
-        body.put(&if_nametoindex(name)?.to_ne_bytes());
-        body.put(&UP.to_ne_bytes());
-        body.put(&UP.to_ne_bytes());
+    pub fn up(&mut self, name: &str) -> io::Result<()> {
+        self.set(name, UP)
+    }
+
+    /// Brings the interface `name` down. Its IPv6 addresses are gone with that.
+    ///
+    /// # Errors
+    /// There is no such interface, or the kernel will not.
+    pub fn down(&mut self, name: &str) -> io::Result<()> {
+        self.set(name, 0)
+    }
+
+    /// Deletes the interface `name`, also while a program is attached to it.
+    ///
+    /// # Errors
+    /// There is no such interface, or the kernel will not.
+    pub fn delete(&mut self, name: &str) -> io::Result<()> {
+        let body = interface(name, 0, 0)?;
+        self.request(libc::RTM_DELLINK, 0, &body)
+    }
+
+    fn set(&mut self, name: &str, flags: u32) -> io::Result<()> {
+        let body = interface(name, flags, UP)?;
         self.request(libc::RTM_NEWLINK, 0, &body)
     }
 
@@ -55,7 +71,7 @@ impl Links {
     ///
     /// # Errors
     /// The kernel will not, for instance because it has no IPv6.
-    pub(super) fn add_address(&mut self, name: &str, ip: IpAddr, prefix: u8) -> io::Result<()> {
+    pub fn add_address(&mut self, name: &str, ip: IpAddr, prefix: u8) -> io::Result<()> {
         const UNIVERSE: u8 = libc::RT_SCOPE_UNIVERSE;
         const AT_ONCE: u8 = libc::IFA_F_NODAD as u8;
         let family = match ip {
@@ -100,6 +116,18 @@ impl Links {
         let len = recv(self.socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
         verdict(answer.get(..len).unwrap_or(&answer))
     }
+}
+
+const UP: u32 = libc::IFF_UP as u32;
+
+/// struct ifinfomsg for the interface `name`: family, padding, type, index, flags, and which flags to change.
+fn interface(name: &str, flags: u32, change: u32) -> io::Result<Body> {
+    let mut body = Body::default();
+    body.put(&[libc::AF_UNSPEC as u8, 0, 0, 0]);
+    body.put(&if_nametoindex(name)?.to_ne_bytes());
+    body.put(&flags.to_ne_bytes());
+    body.put(&change.to_ne_bytes());
+    Ok(body)
 }
 
 /// What follows the header of a message: a fixed structure, then attributes.

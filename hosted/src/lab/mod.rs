@@ -30,10 +30,10 @@ use crate::network::{Network, Signal, TapOptions};
 use crate::tap::{TapDevice, sys::open_tap};
 
 use diagnosis::{Facts, Refusal, Step, diagnose};
-use link::Links;
 
 pub use init::init;
 pub use job::Job;
+pub use link::Links;
 
 /// The hidden subcommand as which the program starts itself again: it must call [`init`] with the arguments that
 /// follow.

@@ -18,6 +18,7 @@
 //! ```
 
 mod host;
+mod tap;
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -29,12 +30,16 @@ use std::sync::Arc;
 
 use mio::{Events, Interest, Poll, Registry, Token};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use smoltalk::smoltcp::Sockets;
 use smoltalk::{DatagramService, Instant, Now, Pumped, StreamService, earliest};
 
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::tap::TapDevice;
 use host::Host;
+use tap::TapStack;
+
+pub use smoltalk::smoltcp::StreamsPumped;
 
 /// One stack and what is bound on it.
 #[derive(Debug)]
@@ -50,10 +55,12 @@ pub struct Network {
 #[derive(Debug)]
 enum Stack {
     Host(Host),
+    Tap(Box<TapStack>),
 }
 
 const WAKER: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);
+const TAP: Token = Token(usize::MAX - 2);
 
 /// Events taken from the system in one go; the others keep until the next.
 const EVENTS: usize = 1_024;
@@ -131,26 +138,12 @@ pub struct Turn {
 
 impl Turn {
     fn new(now: Now, deadline: Option<Instant>, more: bool) -> Self {
+        let more = more || deadline.is_some_and(|at| at <= now.monotonic);
         Self {
             deadline: if more { Some(now.monotonic) } else { deadline },
             more,
         }
     }
-}
-
-/// What [`Io::streams`] moved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StreamsPumped {
-    /// Connections taken in (or, for a client, made).
-    pub opened: u32,
-    /// Connections that ended.
-    pub closed: u32,
-    /// Bytes that the service consumed.
-    pub received: usize,
-    /// Bytes that the stack took.
-    pub sent: usize,
-    /// When the service wants its timeout.
-    pub deadline: Option<Instant>,
 }
 
 /// Something that happened to the network as a whole, to be told on standard error. None of it ends the program.
@@ -266,8 +259,11 @@ impl Network {
     /// # Errors
     /// More addresses than smoltcp was built for; the system has no room for an event queue.
     pub fn on_tap_device(device: TapDevice, options: &TapOptions) -> Result<Self, Error> {
-        let _ = (device, options);
-        todo!()
+        Self::on(|registry| {
+            // Each turn tells it the time anew.
+            let stack = TapStack::new(device, options, Instant::ZERO, registry)?;
+            Ok(Stack::Tap(Box::new(stack)))
+        })
     }
 
     fn on(stack: impl FnOnce(&Registry) -> Result<Stack, Error>) -> Result<Self, Error> {
@@ -296,11 +292,14 @@ impl Network {
         let registry = self.poll.registry();
         match &mut self.stack {
             Stack::Host(host) => host.bind_datagrams(local, owner, registry),
+            Stack::Tap(tap) => tap.bind_datagrams(local, owner),
         }
         .map(DatagramId)
     }
 
-    /// Binds a free port for datagrams to and from `remote` only, so that ICMP's refusals are heard of.
+    /// Binds a free port for datagrams to `remote`. On host sockets nothing is taken from anybody else, and ICMP's
+    /// refusals are heard of; smoltcp's sockets do neither, so the service must look at who it hears, and give up
+    /// in time.
     ///
     /// # Errors
     /// There is no way to `remote`, or no free port.
@@ -308,6 +307,7 @@ impl Network {
         let registry = self.poll.registry();
         match &mut self.stack {
             Stack::Host(host) => host.dial_datagrams(remote, registry),
+            Stack::Tap(tap) => tap.dial_datagrams(remote),
         }
         .map(DatagramId)
     }
@@ -320,6 +320,7 @@ impl Network {
         let registry = self.poll.registry();
         match &mut self.stack {
             Stack::Host(host) => host.listen(local, owner, registry),
+            Stack::Tap(tap) => tap.listen(local, owner),
         }
         .map(StreamsId)
     }
@@ -333,6 +334,7 @@ impl Network {
         let registry = self.poll.registry();
         match &mut self.stack {
             Stack::Host(host) => host.dial_stream(remote, registry),
+            Stack::Tap(tap) => tap.dial_stream(remote),
         }
         .map(StreamsId)
     }
@@ -345,6 +347,8 @@ impl Network {
         match (&self.stack, id.into()) {
             (Stack::Host(host), EndpointId::Datagrams(DatagramId(id))) => host.datagrams_addr(id),
             (Stack::Host(host), EndpointId::Streams(StreamsId(id))) => host.streams_addr(id),
+            (Stack::Tap(tap), EndpointId::Datagrams(DatagramId(id))) => tap.datagrams_addr(id),
+            (Stack::Tap(tap), EndpointId::Streams(StreamsId(id))) => tap.streams_addr(id),
         }
     }
 
@@ -356,6 +360,7 @@ impl Network {
     pub fn max_connections(&self, id: StreamsId) -> usize {
         match &self.stack {
             Stack::Host(host) => host.max_connections(id.0),
+            Stack::Tap(tap) => tap.max_connections(id.0),
         }
     }
 
@@ -366,6 +371,7 @@ impl Network {
     pub fn last_error(&self, id: StreamsId) -> Option<&io::Error> {
         match &self.stack {
             Stack::Host(host) => host.last_error(id.0),
+            Stack::Tap(tap) => tap.last_error(id.0),
         }
     }
 
@@ -390,6 +396,34 @@ impl Network {
                 let deadline = serve(&mut io, now)?;
                 Ok(Turn::new(now, earliest(deadline, io.deadline), io.more))
             }
+            Stack::Tap(tap) => {
+                let mut failed = None;
+                let (deadline, more) =
+                    tap.turn(now, self.poll.registry(), |endpoints, sockets, now| {
+                        if failed.is_some() {
+                            return None;
+                        }
+                        let mut io = Io {
+                            endpoints: Endpoints::Tap { endpoints, sockets },
+                            deadline: None,
+                            more: false,
+                        };
+                        match serve(&mut io, now) {
+                            Ok(_) if io.more => Some(now.monotonic),
+                            Ok(deadline) => earliest(deadline, io.deadline),
+                            Err(error) => {
+                                failed = Some(error);
+                                None
+                            }
+                        }
+                    })?;
+                self.told
+                    .extend(std::iter::from_fn(|| tap.device().poll_event()));
+                match failed {
+                    Some(error) => Err(error),
+                    None => Ok(Turn::new(now, deadline, more)),
+                }
+            }
         }
     }
 
@@ -410,6 +444,8 @@ impl Network {
             match (event.token(), &mut self.stack) {
                 (WAKER, _) => {}
                 (SIGNALS, _) => self.signalled.set(true),
+                // The next turn reads what has come, and finds what went wrong.
+                (_, Stack::Tap(_)) => {}
                 (token, Stack::Host(host)) => {
                     // What went wrong is found by reading and writing.
                     let broken = event.is_error();
@@ -470,6 +506,10 @@ enum Endpoints<'a> {
         registry: &'a Registry,
         told: &'a mut VecDeque<NetworkEvent>,
     },
+    Tap {
+        endpoints: &'a mut tap::Endpoints,
+        sockets: &'a mut Sockets<'static>,
+    },
 }
 
 impl Io<'_> {
@@ -490,8 +530,12 @@ impl Io<'_> {
             Endpoints::Host { host, registry, .. } => {
                 host.pump_datagrams(id.0, service, now, registry)?
             }
+            Endpoints::Tap { endpoints, sockets } => {
+                endpoints.pump_datagrams(id.0, service, now, sockets)
+            }
         };
-        self.note(pumped.deadline, pumped.more);
+        self.deadline = earliest(self.deadline, pumped.deadline);
+        self.more |= pumped.more;
         Ok(pumped)
     }
 
@@ -509,19 +553,17 @@ impl Io<'_> {
         service: &mut S,
         now: Now,
     ) -> Result<StreamsPumped, Error> {
-        let (pumped, more) = match &mut self.endpoints {
+        let pumped = match &mut self.endpoints {
             Endpoints::Host {
                 host,
                 registry,
                 told,
             } => host.pump_streams(id.0, service, now, registry, told)?,
+            Endpoints::Tap { endpoints, sockets } => {
+                endpoints.pump_streams(id.0, service, now, sockets)
+            }
         };
-        self.note(pumped.deadline, more);
+        self.deadline = earliest(self.deadline, pumped.deadline);
         Ok(pumped)
-    }
-
-    fn note(&mut self, deadline: Option<Instant>, more: bool) {
-        self.deadline = earliest(self.deadline, deadline);
-        self.more |= more;
     }
 }

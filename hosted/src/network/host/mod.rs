@@ -167,7 +167,6 @@ impl Host {
         .map_err(|error| Error::io(format_args!("UDP {local}"), &error))
     }
 
-    /// The second is whether there is more to do at once.
     pub fn pump_streams<S: StreamService>(
         &mut self,
         index: usize,
@@ -175,7 +174,7 @@ impl Host {
         now: Now,
         registry: &Registry,
         told: &mut VecDeque<NetworkEvent>,
-    ) -> Result<(StreamsPumped, bool), Error> {
+    ) -> Result<StreamsPumped, Error> {
         let streams = &mut self.streams[index];
         let local = streams.local();
         let mut driver = Driver {

@@ -184,13 +184,13 @@ impl Streams {
         }
     }
 
-    /// Serves every connection that has something to tell. `more`: a budget ended before that was done.
+    /// Serves every connection that has something to tell.
     pub fn serve<S: StreamService>(
         &mut self,
         service: &mut S,
         now: Now,
         driver: &mut Driver<'_>,
-    ) -> io::Result<(StreamsPumped, bool)> {
+    ) -> io::Result<StreamsPumped> {
         let mut pumped = StreamsPumped::default();
         pump_timeout(service, now);
         self.settle(service, now, driver, &mut pumped);
@@ -206,13 +206,13 @@ impl Streams {
             }
         }
         let accepting = self.accept(service, now, driver, &mut pumped)?;
-        pumped.deadline = service.poll_timeout();
         let resume = match self.role {
+            _ if accepting || !self.ready.is_empty() => Some(now.monotonic),
             Role::Listener { paused_until, .. } => paused_until,
             _ => None,
         };
-        pumped.deadline = earliest(pumped.deadline, resume);
-        Ok((pumped, accepting || !self.ready.is_empty()))
+        pumped.deadline = earliest(service.poll_timeout(), resume);
+        Ok(pumped)
     }
 
     /// Serves the connections on which the service has something to do of its own accord.
@@ -364,6 +364,7 @@ impl Streams {
         if service.handle_open(now, id, peer).is_err() {
             conn.reset();
             self.free.push(slot);
+            pumped.rejected += 1;
             return;
         }
         pumped.opened += 1;

@@ -1,0 +1,333 @@
+//! A layer around the user's device that learns who the neighbours are from what they send.
+//!
+//! smoltcp learns a neighbour's Ethernet address from ARP (RFC 826) and neighbour discovery (RFC 4861) only,
+//! keeps a few of them (8 by default), and holds a packet to an unknown neighbour at the head of its socket's
+//! queue until the neighbour has answered. One datagram with a forged source address of a host that does not
+//! exist would then hold up a whole UDP service. But whoever sends us a frame has told us with it where an
+//! answer goes; so before a packet from an unknown neighbour is answered, smoltcp is told of that neighbour
+//! by an announcement of our own making. It also saves a genuine neighbour the ARP exchange.
+//!
+//! Anybody on the link can claim to be anybody else in this way; ARP has never been different.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ::smoltcp::config::IFACE_NEIGHBOR_CACHE_COUNT;
+use ::smoltcp::phy::{self, Device, DeviceCapabilities};
+use ::smoltcp::time::Instant;
+use ::smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
+use heapless::Vec;
+
+use super::address::{Network, is_unicast};
+
+/// The user's device, and what was learned from its frames.
+pub(super) struct Link<D> {
+    pub(super) device: D,
+    pub(super) observer: Observer,
+}
+
+pub(super) struct Observer {
+    mac: [u8; 6],
+    network: Network,
+    /// Neighbours that smoltcp was told of and will still know, the last heard of first. It has room for as
+    /// many or more, forgets the one longest silent first, and learns of others from ARP and neighbour
+    /// discovery only, so all that is needed to be sure is to forget all of them whenever such a packet passes.
+    known: Vec<(IpAddr, [u8; 6]), KNOWN>,
+    /// The neighbour that smoltcp is to be told of.
+    unknown: Option<Neighbour>,
+    /// The device had no room for another frame.
+    pub(super) full: bool,
+    /// Frames dropped because they claimed to come from ourselves.
+    pub(super) forged: u64,
+}
+
+const KNOWN: usize = if IFACE_NEIGHBOR_CACHE_COUNT < 8 {
+    IFACE_NEIGHBOR_CACHE_COUNT
+} else {
+    8
+};
+
+/// Somebody on our link, and the address of ours that he spoke to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Neighbour {
+    ip: IpAddr,
+    mac: [u8; 6],
+    ours: IpAddr,
+}
+
+impl<D> Link<D> {
+    pub(super) fn new(device: D, mac: [u8; 6], network: Network) -> Self {
+        Self {
+            device,
+            observer: Observer {
+                mac,
+                network,
+                known: Vec::new(),
+                unknown: None,
+                full: false,
+                forged: 0,
+            },
+        }
+    }
+
+    /// The announcement that smoltcp must hear before it answers the last frame.
+    pub(super) fn announcement(&mut self) -> Option<Announcement> {
+        Announcement::new(self.observer.mac, self.observer.unknown.take()?)
+    }
+}
+
+impl Observer {
+    /// Looks at a frame, and returns whether it is one that smoltcp should see.
+    fn admits(&mut self, frame: &[u8]) -> bool {
+        let (Some(&to), Some(&from), Some(&ethertype)) = (
+            frame.first_chunk::<6>(),
+            frame.get(6..).and_then(|rest| rest.first_chunk::<6>()),
+            frame.get(12..).and_then(|rest| rest.first_chunk::<2>()),
+        ) else {
+            return true;
+        };
+        let packet = frame.get(14..).unwrap_or_default();
+        let (source, destination) = match u16::from_be_bytes(ethertype) {
+            0x0806 => {
+                self.known.clear();
+                return true;
+            }
+            // RFC 791, section 3.1
+            0x0800 => match (chunk::<4>(packet, 12), chunk::<4>(packet, 16)) {
+                (Some(source), Some(destination)) => (
+                    IpAddr::V4(Ipv4Addr::from(source)),
+                    IpAddr::V4(Ipv4Addr::from(destination)),
+                ),
+                _ => return true,
+            },
+            // RFC 8200, section 3
+            0x86dd => match (chunk::<16>(packet, 8), chunk::<16>(packet, 24)) {
+                (Some(source), Some(destination)) => {
+                    // Neighbour discovery is ICMPv6 (58), perhaps behind a hop-by-hop header (0).
+                    if matches!(packet.get(6), Some(0 | 58)) {
+                        self.known.clear();
+                    }
+                    (
+                        IpAddr::V6(Ipv6Addr::from(source)),
+                        IpAddr::V6(Ipv6Addr::from(destination)),
+                    )
+                }
+                _ => return true,
+            },
+            _ => return true,
+        };
+        if self.network.owns(source) && from != self.mac {
+            // RFC 1122, section 3.2.1.3: a source address that is our own is silently discarded. The answer
+            // would wait for us to tell ourselves where we are. (On a loopback device we do speak to ourselves.)
+            self.forged += 1;
+            return false;
+        }
+        let group = to[0] & 1 != 0;
+        let ours = if self.network.owns(destination) {
+            Some(destination)
+        } else if group
+            && (self.network.is_broadcast(destination)
+                || destination == IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1))
+                || destination == IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1)))
+        {
+            self.network.source_for(source)
+        } else {
+            None
+        };
+        if (to == self.mac || group)
+            && from[0] & 1 == 0
+            && is_unicast(source)
+            && self.network.on_link(source)
+            && !self.network.is_broadcast(source)
+            && let Some(ours) = ours
+        {
+            self.note(Neighbour {
+                ip: source,
+                mac: from,
+                ours,
+            });
+        }
+        true
+    }
+
+    fn note(&mut self, neighbour: Neighbour) {
+        let entry = (neighbour.ip, neighbour.mac);
+        match self.known.iter().position(|&known| known == entry) {
+            Some(0) => return,
+            Some(index) => {
+                if let Some(upto) = self.known.get_mut(..=index) {
+                    upto.rotate_right(1);
+                }
+                return;
+            }
+            None => {}
+        }
+        self.known.retain(|&(ip, _)| ip != neighbour.ip);
+        if self.known.is_full() {
+            self.known.pop();
+        }
+        // There is room: it was just made.
+        let _ = self.known.insert(0, entry);
+        self.unknown = Some(neighbour);
+    }
+}
+
+fn chunk<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..)?.first_chunk().copied()
+}
+
+impl<D: Device> Device for Link<D> {
+    type RxToken<'a>
+        = RxToken<'a, D::RxToken<'a>>
+    where
+        Self: 'a;
+    type TxToken<'a>
+        = D::TxToken<'a>
+    where
+        Self: 'a;
+
+    fn receive(&mut self, now: Instant) -> Option<(Self::RxToken<'_>, Self::TxToken<'_>)> {
+        let (token, tx) = self.device.receive(now)?;
+        let observer = &mut self.observer;
+        Some((RxToken { token, observer }, tx))
+    }
+
+    fn transmit(&mut self, now: Instant) -> Option<Self::TxToken<'_>> {
+        let token = self.device.transmit(now);
+        self.observer.full |= token.is_none();
+        token
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        self.device.capabilities()
+    }
+}
+
+pub(super) struct RxToken<'a, T> {
+    token: T,
+    observer: &'a mut Observer,
+}
+
+impl<T: phy::RxToken> phy::RxToken for RxToken<'_, T> {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        let observer = self.observer;
+        self.token.consume(|frame| {
+            if observer.admits(frame) {
+                f(frame)
+            } else {
+                // smoltcp takes no notice of an empty frame.
+                f(&[])
+            }
+        })
+    }
+
+    fn meta(&self) -> phy::PacketMeta {
+        self.token.meta()
+    }
+}
+
+/// A device that delivers one frame, in which a neighbour tells us of himself.
+pub(super) struct Announcement {
+    frame: [u8; Self::LONGEST],
+    len: usize,
+}
+
+impl Announcement {
+    /// A neighbour advertisement; an ARP reply has 42 bytes.
+    const LONGEST: usize = 86;
+
+    fn new(mac: [u8; 6], neighbour: Neighbour) -> Option<Self> {
+        let mut announcement = Self {
+            frame: [0; Self::LONGEST],
+            len: 0,
+        };
+        let mut frame = EthernetFrame::new_unchecked(announcement.frame.as_mut_slice());
+        let (to, from) = (EthernetAddress(mac), EthernetAddress(neighbour.mac));
+        frame.set_dst_addr(to);
+        frame.set_src_addr(from);
+        let payload = match (neighbour.ip, neighbour.ours) {
+            #[cfg(feature = "ipv4")]
+            (IpAddr::V4(ip), IpAddr::V4(ours)) => {
+                use ::smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr};
+                frame.set_ethertype(EthernetProtocol::Arp);
+                let reply = ArpRepr::EthernetIpv4 {
+                    operation: ArpOperation::Reply,
+                    source_hardware_addr: from,
+                    source_protocol_addr: ip,
+                    target_hardware_addr: to,
+                    target_protocol_addr: ours,
+                };
+                reply.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
+                reply.buffer_len()
+            }
+            #[cfg(feature = "ipv6")]
+            (IpAddr::V6(ip), IpAddr::V6(ours)) => {
+                use ::smoltcp::phy::ChecksumCapabilities;
+                use ::smoltcp::wire::{
+                    HardwareAddress, Icmpv6Packet, Icmpv6Repr, IpProtocol, Ipv6Packet, Ipv6Repr,
+                    NdiscNeighborFlags, NdiscRepr,
+                };
+                frame.set_ethertype(EthernetProtocol::Ipv6);
+                let advertisement = Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert {
+                    flags: NdiscNeighborFlags::OVERRIDE,
+                    target_addr: ip,
+                    lladdr: Some(HardwareAddress::Ethernet(from).into()),
+                });
+                let header = Ipv6Repr {
+                    src_addr: ip,
+                    dst_addr: ours,
+                    next_header: IpProtocol::Icmpv6,
+                    payload_len: advertisement.buffer_len(),
+                    // RFC 4861, section 7.1.2: anything less has passed a router.
+                    hop_limit: 255,
+                };
+                let mut packet = Ipv6Packet::new_unchecked(frame.payload_mut());
+                header.emit(&mut packet);
+                advertisement.emit(
+                    &ip,
+                    &ours,
+                    &mut Icmpv6Packet::new_unchecked(packet.payload_mut()),
+                    &ChecksumCapabilities::default(),
+                );
+                header.buffer_len() + advertisement.buffer_len()
+            }
+            _ => return None,
+        };
+        announcement.len = EthernetFrame::<&[u8]>::buffer_len(payload);
+        Some(announcement)
+    }
+}
+
+impl Device for Announcement {
+    type RxToken<'a> = Frame<'a>;
+    type TxToken<'a> = Nowhere;
+
+    fn receive(&mut self, _: Instant) -> Option<(Frame<'_>, Nowhere)> {
+        Some((Frame(self.frame.get(..self.len)?), Nowhere))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<Nowhere> {
+        Some(Nowhere)
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        DeviceCapabilities::default()
+    }
+}
+
+pub(super) struct Frame<'a>(&'a [u8]);
+
+impl phy::RxToken for Frame<'_> {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(self.0)
+    }
+}
+
+/// Where answers to an announcement go. There are none; if there were, they would be announcements too.
+pub(super) struct Nowhere;
+
+impl phy::TxToken for Nowhere {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        let mut frame = [0; Announcement::LONGEST];
+        f(&mut frame[..len.min(Announcement::LONGEST)])
+    }
+}

@@ -1,0 +1,276 @@
+//! A pool of sockets that listen at one address.
+
+use core::net::SocketAddr;
+
+use ::smoltcp::iface::SocketHandle;
+use ::smoltcp::socket::tcp::{Socket, State};
+use ::smoltcp::wire::IpListenEndpoint;
+
+use super::address;
+use super::stack::Sockets;
+use super::tcp::{Signature, TcpTransport};
+use crate::{ConnId, Instant, Now, StreamService, pump_stream, pump_timeout};
+
+/// `N` TCP sockets that listen at one address, made by [`Stack::listen`](super::Stack::listen). 72 bytes each,
+/// besides the sockets themselves.
+///
+/// smoltcp has no backlog: a socket that listens takes one connection, and a connection request (SYN) that
+/// finds none is refused. So each connection is on a socket of the pool and as many more can come as others
+/// listen. The last one is never given up to a connection that does nothing: when no socket listens,
+///
+/// - the oldest connection in TIME-WAIT makes room: TIME-WAIT (RFC 9293, section 3.6.1; 10 seconds in smoltcp)
+///   protects later connections between the same two ports, and is kept for as long as there is room;
+/// - else the oldest half-open one does (its client has not answered our SYN-ACK), so that a flood of forged
+///   requests cannot shut others out;
+/// - those that are open are the service's: let its own limit be below `N`
+///   (`max_connections` in [`greeting::Config`](crate::greeting::Config)), so that it gives one up in time.
+#[derive(Debug)]
+pub struct Listener<const N: usize> {
+    local: SocketAddr,
+    endpoint: IpListenEndpoint,
+    slots: [Slot; N],
+    /// Counts the changes of the slots, and so tells the older from the newer.
+    changes: u64,
+    counters: ListenerCounters,
+}
+
+/// What a [`Listener`] did with its sockets so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListenerCounters {
+    /// Connections that the service took in.
+    pub opened: u64,
+    /// Connections that the service would not have.
+    pub rejected: u64,
+    /// Connections whose TIME-WAIT was cut short.
+    pub time_wait_recycled: u64,
+    /// Half-open connections given up.
+    pub half_open_recycled: u64,
+}
+
+/// What one pump of a [`Listener`] or a [`Dial`](super::Dial) did, and when to do it again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamsPumped {
+    /// Connections that the service took in.
+    pub opened: u32,
+    /// Connections that the service would not have.
+    pub rejected: u32,
+    /// Connections that have ended, however they did.
+    pub closed: u32,
+    /// Bytes that the service consumed.
+    pub received: usize,
+    /// Bytes that the service wrote.
+    pub sent: usize,
+    /// When the service wants its timeout; at once if there is more to do now.
+    pub deadline: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    handle: SocketHandle,
+    phase: Phase,
+    /// When it came into this phase, as a number of [`Listener::changes`].
+    since: u64,
+    /// What the socket looked like after the last pump. `None`: to be pumped in any case.
+    pumped: Option<Signature>,
+    end_told: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// It listens.
+    Free,
+    /// A client has asked for a connection, and has not heard or not answered our consent.
+    HalfOpen,
+    /// It is a connection of the service.
+    Open,
+    /// The service is done with it, the stack perhaps not.
+    Ending,
+}
+
+impl<const N: usize> Listener<N> {
+    pub(super) fn new(
+        sockets: &mut Sockets<'_>,
+        local: SocketAddr,
+        endpoint: IpListenEndpoint,
+        handles: [SocketHandle; N],
+    ) -> Self {
+        for &handle in &handles {
+            // The port is not 0 and the socket is new.
+            let _ = sockets.set.get_mut::<Socket<'_>>(handle).listen(endpoint);
+        }
+        Self {
+            local,
+            endpoint,
+            slots: handles.map(|handle| Slot {
+                handle,
+                phase: Phase::Free,
+                since: 0,
+                pumped: None,
+                end_told: false,
+            }),
+            changes: 0,
+            counters: ListenerCounters::default(),
+        }
+    }
+
+    /// The address it listens at, with the port that it got.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> ListenerCounters {
+        self.counters
+    }
+
+    /// How many of its sockets wait for a connection.
+    pub fn listening(&self) -> usize {
+        self.slots
+            .iter()
+            .filter(|slot| slot.phase == Phase::Free)
+            .count()
+    }
+
+    /// Hands new connections to `service`, moves bytes between it and those in which something has changed, and
+    /// makes sure that a socket listens. To be called in every `serve` of [`Stack::turn`](super::Stack::turn).
+    ///
+    /// # Panics
+    /// If the listener is of another stack than `sockets`.
+    pub fn pump<S: StreamService>(
+        &mut self,
+        sockets: &mut Sockets<'_>,
+        service: &mut S,
+        now: Now,
+    ) -> StreamsPumped {
+        let mut pumped = StreamsPumped::default();
+        pump_timeout(service, now);
+        for index in 0..N {
+            self.step(index, sockets, service, now, &mut pumped);
+        }
+        // A service that asks for the same connection for ever must not hold up the others for ever.
+        for _ in 0..2 * N {
+            let Some(id) = service.poll_ready() else {
+                break;
+            };
+            match self.slots.get_mut(id.index()) {
+                Some(slot) if slot.phase == Phase::Open => {
+                    slot.pumped = None;
+                    self.step(id.index(), sockets, service, now, &mut pumped);
+                }
+                _ => service.handle_close(now, id),
+            }
+        }
+        self.keep_listening(sockets);
+        let more = self
+            .slots
+            .iter()
+            .any(|slot| slot.phase == Phase::Open && slot.pumped.is_none());
+        pumped.deadline = if more {
+            Some(now.monotonic)
+        } else {
+            service.poll_timeout()
+        };
+        pumped
+    }
+
+    /// Goes on with one slot.
+    fn step<S: StreamService>(
+        &mut self,
+        index: usize,
+        sockets: &mut Sockets<'_>,
+        service: &mut S,
+        now: Now,
+        pumped: &mut StreamsPumped,
+    ) {
+        // `index` is below `N` and `N` is no more than a `ConnId` can count: `Stack::listen` made sure of it.
+        let (Some(slot), Ok(id)) = (self.slots.get_mut(index), u16::try_from(index)) else {
+            return;
+        };
+        let id = ConnId::new(id);
+        let socket = sockets.set.get_mut::<Socket<'_>>(slot.handle);
+        let before = slot.phase;
+        slot.phase = match (before, socket.state()) {
+            (Phase::Free | Phase::HalfOpen, State::Listen) => Phase::Free,
+            (Phase::Free | Phase::HalfOpen, State::SynReceived) => Phase::HalfOpen,
+            (Phase::Free | Phase::HalfOpen | Phase::Ending, State::Closed | State::TimeWait) => {
+                Phase::Ending
+            }
+            (Phase::Free | Phase::HalfOpen, _) => {
+                let peer = socket.remote_endpoint().and_then(address::socket_addr);
+                let accepted = peer.is_some_and(|peer| service.handle_open(now, id, peer).is_ok());
+                slot.pumped = None;
+                slot.end_told = false;
+                if accepted {
+                    pumped.opened += 1;
+                    self.counters.opened += 1;
+                    Phase::Open
+                } else {
+                    pumped.rejected += 1;
+                    self.counters.rejected += 1;
+                    socket.abort();
+                    Phase::Ending
+                }
+            }
+            (phase, _) => phase,
+        };
+        if slot.phase == Phase::Open && slot.pumped != Some(Signature::of(socket)) {
+            let mut transport = TcpTransport::new(socket, &mut slot.end_told);
+            let moved = pump_stream(service, id, &mut transport, now);
+            pumped.received += moved.received;
+            pumped.sent += moved.sent;
+            slot.pumped = (!moved.more).then(|| Signature::of(socket));
+            if moved.closed {
+                pumped.closed += 1;
+                slot.phase = Phase::Ending;
+            }
+        }
+        if slot.phase == Phase::Ending && socket.state() == State::Closed {
+            if socket.remote_endpoint().is_none() {
+                // The port is not 0 and the socket is closed.
+                let _ = socket.listen(self.endpoint);
+                slot.phase = Phase::Free;
+            } else {
+                // The reset is still to be sent, and then it can listen again.
+                sockets.blocked = true;
+            }
+        }
+        if slot.phase != before {
+            self.changes += 1;
+            slot.since = self.changes;
+        }
+    }
+
+    /// Makes a socket listen if none does.
+    fn keep_listening(&mut self, sockets: &mut Sockets<'_>) {
+        if self.slots.iter().any(|slot| slot.phase == Phase::Free) {
+            return;
+        }
+        let oldest = |phase: Phase, state: State| {
+            self.slots
+                .iter()
+                .enumerate()
+                .filter(|(_, slot)| slot.phase == phase)
+                .filter(|(_, slot)| sockets.set.get::<Socket<'_>>(slot.handle).state() == state)
+                .min_by_key(|(_, slot)| slot.since)
+                .map(|(index, _)| index)
+        };
+        let (index, count) = if let Some(index) = oldest(Phase::Ending, State::TimeWait) {
+            (index, &mut self.counters.time_wait_recycled)
+        } else if let Some(index) = oldest(Phase::HalfOpen, State::SynReceived) {
+            (index, &mut self.counters.half_open_recycled)
+        } else {
+            return;
+        };
+        *count += 1;
+        if let Some(slot) = self.slots.get_mut(index) {
+            // Without a poll in between no reset is sent: the peer in TIME-WAIT has no connection any more that
+            // it could reset, and the half-open one learns it with its next segment.
+            let socket = sockets.set.get_mut::<Socket<'_>>(slot.handle);
+            socket.abort();
+            let _ = socket.listen(self.endpoint);
+            slot.phase = Phase::Free;
+            self.changes += 1;
+            slot.since = self.changes;
+        }
+    }
+}

@@ -1,0 +1,637 @@
+//! The stack: a device, smoltcp's interface and its sockets, and the loop that drives them.
+
+use core::error::Error;
+use core::fmt;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ::smoltcp::config::{IFACE_MAX_ADDR_COUNT, IFACE_MAX_ROUTE_COUNT};
+use ::smoltcp::iface::{
+    Config, Interface, PollIngressSingleResult, PollResult, Route, SocketSet, SocketStorage,
+};
+use ::smoltcp::phy::{Device, Medium};
+use ::smoltcp::socket::{Socket, tcp, udp};
+use ::smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, IpListenEndpoint};
+
+use super::address::{self, Network};
+use super::dial::{ConnectError, Dial};
+use super::link::Link;
+use super::listener::Listener;
+use super::tcp::prepare;
+use super::udp::{UdpSocket, UdpTransport};
+use crate::random::Rng;
+use crate::{Duration, InUse, Instant, Now, Ports, Protocol, Unreachable, earliest};
+
+/// A TCP/IP stack on one Ethernet device. Some 2,500 bytes, besides the device and the sockets.
+///
+/// It answers ARP, neighbour discovery and pings by itself.
+pub struct Stack<'a, D> {
+    link: Link<D>,
+    iface: Interface,
+    sockets: Sockets<'a>,
+    ports: Ports<PORTS>,
+    /// How many sockets there is memory for, and how many are in use.
+    capacity: usize,
+    used: usize,
+    rng: Rng,
+}
+
+/// How many ports a stack can have bound or listened at.
+const PORTS: usize = 16;
+
+/// Ports to choose from when none is asked for (RFC 6335, section 6).
+const EPHEMERAL: core::ops::RangeInclusive<u16> = 49_152..=65_535;
+
+/// How often the services are asked to go on before the next frame is taken in.
+const ROUNDS: u32 = 32;
+
+/// Who a [`Stack`] is on its network.
+#[derive(Clone, Copy, Debug)]
+pub struct StackConfig<'c> {
+    /// The Ethernet address.
+    pub mac: [u8; 6],
+    /// The IP addresses, each with the length of its network's prefix in bits. The IPv6 link-local address
+    /// made of `mac` (RFC 4291, appendix A) comes of itself.
+    pub addresses: &'c [(IpAddr, u8)],
+    /// The default gateway of each IP version that has one.
+    pub gateways: &'c [IpAddr],
+    /// Where TCP's initial sequence numbers and ephemeral ports begin. Take another one at each start, one that
+    /// others cannot guess.
+    pub seed: u64,
+}
+
+/// What one [`Stack::turn`] leaves to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// When to call `turn` again, even if no frame has arrived by then. `None`: never, as things stand.
+    pub deadline: Option<Instant>,
+    /// The budget ended before the frames did: call again without sleeping.
+    pub more: bool,
+    /// The device had no room for all there was to send. Call again as soon as it has; `deadline` is at most a
+    /// millisecond away for a driver that cannot tell.
+    pub device_full: bool,
+}
+
+/// The sockets of a [`Stack`], as `serve` gets them.
+#[derive(Debug)]
+pub struct Sockets<'a> {
+    pub(super) set: SocketSet<'a>,
+    pub(super) network: Network,
+    pub(super) device_full: bool,
+    /// A service could go on once something has been sent.
+    pub(super) blocked: bool,
+    /// A service could go on at once.
+    pub(super) unread: bool,
+}
+
+impl<'a> Sockets<'a> {
+    /// `socket` as a transport, to be pumped.
+    ///
+    /// # Panics
+    /// If it is a socket of another stack.
+    pub fn udp<'s>(&'s mut self, socket: &'s mut UdpSocket, now: Now) -> UdpTransport<'s, 'a> {
+        UdpTransport::new(self, socket, now.monotonic)
+    }
+}
+
+impl<'a, D: Device> Stack<'a, D> {
+    /// A stack on `device`, which must be an Ethernet device, with room for as many sockets as `storage` has.
+    ///
+    /// # Errors
+    /// The configuration contradicts itself, or asks for what smoltcp was not built for.
+    pub fn new(
+        mut device: D,
+        config: &StackConfig<'_>,
+        storage: &'a mut [SocketStorage<'a>],
+        now: Instant,
+    ) -> Result<Self, ConfigError> {
+        let capabilities = device.capabilities();
+        if capabilities.medium != Medium::Ethernet {
+            return Err(ConfigError::NotEthernet);
+        }
+        // The shortest that every host must accept: RFC 791, section 3.1; RFC 8200, section 5.
+        let least = if cfg!(feature = "ipv6") { 1280 } else { 576 };
+        let mtu = capabilities.max_transmission_unit.saturating_sub(14);
+        if mtu < least {
+            return Err(ConfigError::Mtu { mtu, least });
+        }
+        let mac = EthernetAddress(config.mac);
+        if !mac.is_unicast() {
+            return Err(ConfigError::Mac(config.mac));
+        }
+        let mut network = Network {
+            mtu,
+            ..Network::default()
+        };
+        let own = config.addresses.iter().copied();
+        let link_local =
+            cfg!(feature = "ipv6").then(|| (IpAddr::V6(address::link_local(config.mac)), 64));
+        let mut iface_config = Config::new(HardwareAddress::Ethernet(mac));
+        iface_config.random_seed = config.seed;
+        let mut iface = Interface::new(iface_config, &mut device, smoltcp_instant(now));
+        for (ip, prefix) in own.chain(link_local) {
+            if network.owns(ip) {
+                continue;
+            }
+            let bits = if ip.is_ipv4() { 32 } else { 128 };
+            let cidr = address::ip_address(ip)
+                .filter(|_| address::is_unicast(ip) && prefix <= bits)
+                .map(|ip| IpCidr::new(ip, prefix))
+                .ok_or(ConfigError::Address { ip, prefix })?;
+            let mut room = true;
+            iface.update_ip_addrs(|addresses| room = addresses.push(cidr).is_ok());
+            if !room || network.addresses.push((ip, prefix)).is_err() {
+                let capacity = IFACE_MAX_ADDR_COUNT;
+                return Err(ConfigError::TooManyAddresses { capacity });
+            }
+        }
+        for &gateway in config.gateways {
+            // A gateway behind a gateway would never be found.
+            let usable =
+                address::is_unicast(gateway) && network.on_link(gateway) && !network.owns(gateway);
+            let (known, route) = match address::ip_address(gateway) {
+                Some(router) if usable => gateway_route(&mut network, router),
+                _ => return Err(ConfigError::Gateway(gateway)),
+            };
+            let mut room = !*known;
+            iface
+                .routes_mut()
+                .update(|routes| room = room && routes.push(route).is_ok());
+            if !room {
+                let capacity = IFACE_MAX_ROUTE_COUNT;
+                return Err(ConfigError::TooManyGateways { capacity });
+            }
+            *known = true;
+        }
+        Ok(Self {
+            link: Link::new(device, config.mac, network.clone()),
+            iface,
+            capacity: storage.len(),
+            used: 0,
+            sockets: Sockets {
+                set: SocketSet::new(storage),
+                network,
+                device_full: false,
+                blocked: false,
+                unread: false,
+            },
+            ports: Ports::new(),
+            rng: Rng::new(config.seed),
+        })
+    }
+
+    /// Binds a UDP socket to `local` for `owner`, the name of a service. `socket` is `&mut` [`UdpBuffers`], as
+    /// a rule. Port 0 asks for any port that is free.
+    ///
+    /// `0.0.0.0` stands for our IPv4 address, `[::]` for all our addresses. smoltcp can listen at one address
+    /// or at all of them: so if there are several IPv4 addresses, `0.0.0.0` stands for all of both versions too.
+    ///
+    /// [`UdpBuffers`]: super::UdpBuffers
+    ///
+    /// # Errors
+    /// See [`BindError`].
+    pub fn bind(
+        &mut self,
+        local: SocketAddr,
+        owner: &'static str,
+        socket: impl Into<udp::Socket<'a>>,
+    ) -> Result<UdpSocket, BindError> {
+        self.check_room(1)?;
+        let (local, endpoint) = self.take_port(Protocol::Udp, local, owner)?;
+        let mut socket: udp::Socket<'a> = socket.into();
+        // It is closed, unless it was taken from elsewhere.
+        socket.close();
+        // The port is not 0 and the socket is closed.
+        let _ = socket.bind(endpoint);
+        self.used += 1;
+        let handle = self.sockets.set.add(socket);
+        let bound = endpoint.addr.and_then(address::ip_addr);
+        Ok(UdpSocket::new(handle, local, bound))
+    }
+
+    /// Frees the port and the socket of `socket`, with what was still in it, and gives its buffers back.
+    ///
+    /// # Panics
+    /// If it is a socket of another stack.
+    pub fn unbind(&mut self, socket: UdpSocket) -> udp::Socket<'a> {
+        self.free_port(Protocol::Udp, socket.local);
+        self.used -= 1;
+        match self.sockets.set.remove(socket.handle) {
+            Socket::Udp(socket) => socket,
+            Socket::Tcp(_) => unreachable!("a UDP socket's handle is of a UDP socket"),
+            #[allow(unreachable_patterns)]
+            _ => unreachable!("a UDP socket's handle is of a UDP socket"),
+        }
+    }
+
+    /// Listens at `local` for `owner`, the name of a service, with as many connections as `sockets` has.
+    /// `sockets` are `&mut` [`TcpBuffers`], as a rule: `buffers.each_mut()`. For `local` see
+    /// [`bind`](Self::bind).
+    ///
+    /// [`TcpBuffers`]: super::TcpBuffers
+    ///
+    /// # Errors
+    /// See [`BindError`].
+    pub fn listen<const N: usize, S: Into<tcp::Socket<'a>>>(
+        &mut self,
+        local: SocketAddr,
+        owner: &'static str,
+        sockets: [S; N],
+    ) -> Result<Listener<N>, BindError> {
+        const {
+            assert!(
+                N > 0 && N <= u16::MAX as usize,
+                "a listener has 1 to 65,535 sockets"
+            );
+        }
+        self.check_room(N)?;
+        let (local, endpoint) = self.take_port(Protocol::Tcp, local, owner)?;
+        self.used += N;
+        let handles = sockets.map(|socket| {
+            let mut socket: tcp::Socket<'a> = socket.into();
+            prepare(&mut socket);
+            self.sockets.set.add(socket)
+        });
+        Ok(Listener::new(&mut self.sockets, local, endpoint, handles))
+    }
+
+    /// Begins a connection to `to`, from an ephemeral port. `socket` is `&mut`
+    /// [`TcpBuffers`](super::TcpBuffers), as a rule, or what [`hang_up`](Self::hang_up) gave back.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub fn connect(
+        &mut self,
+        to: SocketAddr,
+        socket: impl Into<tcp::Socket<'a>>,
+    ) -> Result<Dial, ConnectError> {
+        let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+        if self.used >= self.capacity {
+            let capacity = self.capacity;
+            return Err(ConnectError::NoRoom { capacity });
+        }
+        let network = &self.sockets.network;
+        let no_route = ConnectError::NoRoute { to };
+        if network.route(to) == Err(Unreachable::NoRoute)
+            || network.is_broadcast(to.ip())
+            || !address::is_unicast(to.ip())
+        {
+            return Err(no_route);
+        }
+        let source = network.source_for(to.ip()).ok_or(no_route)?;
+        let local = SocketAddr::new(
+            source,
+            self.ephemeral_port(Protocol::Tcp, source)
+                .ok_or(ConnectError::NoPort)?,
+        );
+        let (Some(ours), Some(theirs)) = (address::endpoint(local), address::endpoint(to)) else {
+            return Err(no_route);
+        };
+        let mut socket: tcp::Socket<'a> = socket.into();
+        prepare(&mut socket);
+        socket.abort();
+        socket
+            .connect(self.iface.context(), theirs, ours)
+            .map_err(|_| no_route)?;
+        self.used += 1;
+        Ok(Dial::new(self.sockets.set.add(socket), local, to))
+    }
+
+    /// Takes the socket of `dial` back, to be used for another connection. One that is not done is reset.
+    ///
+    /// # Panics
+    /// If it is a connection of another stack.
+    pub fn hang_up(&mut self, now: Now, dial: Dial) -> tcp::Socket<'a> {
+        let socket = self.sockets.set.get_mut::<tcp::Socket<'_>>(dial.handle);
+        if socket.is_active() {
+            socket.abort();
+        }
+        self.send(smoltcp_instant(now.monotonic));
+        self.used -= 1;
+        match self.sockets.set.remove(dial.handle) {
+            Socket::Tcp(socket) => socket,
+            #[allow(unreachable_patterns)]
+            _ => unreachable!("a connection's handle is of a TCP socket"),
+        }
+    }
+
+    /// Does what there is to do at `now`: serves, sends, and takes in up to `budget` frames, one at a time, with
+    /// serving and sending after each.
+    ///
+    /// `serve` pumps every service ([`pump`](crate::pump) with [`Sockets::udp`], [`Listener::pump`],
+    /// [`Dial::pump`]) and returns the earliest of their deadlines.
+    pub fn turn(
+        &mut self,
+        now: Now,
+        budget: u32,
+        mut serve: impl FnMut(&mut Sockets<'a>, Now) -> Option<Instant>,
+    ) -> Turn {
+        let at = smoltcp_instant(now.monotonic);
+        self.iface.poll_maintenance(at);
+        let (mut deadline, mut unfinished) = self.serve_and_send(now, &mut serve);
+        let mut more = true;
+        for _ in 0..budget {
+            match self
+                .iface
+                .poll_ingress_single(at, &mut self.link, &mut self.sockets.set)
+            {
+                PollIngressSingleResult::None => {
+                    more = false;
+                    break;
+                }
+                PollIngressSingleResult::PacketProcessed => {}
+                PollIngressSingleResult::SocketStateChanged => {
+                    if let Some(mut announcement) = self.link.announcement() {
+                        self.iface.poll_ingress_single(
+                            at,
+                            &mut announcement,
+                            &mut self.sockets.set,
+                        );
+                    }
+                    (deadline, unfinished) = self.serve_and_send(now, &mut serve);
+                }
+            }
+        }
+        let device_full = self.sockets.device_full;
+        let poll_at = self
+            .iface
+            .poll_at(at, &self.sockets.set)
+            .map(|at| Instant::from_micros(u64::try_from(at.total_micros()).unwrap_or(0)));
+        let least = if device_full {
+            now.monotonic + Duration::from_millis(1)
+        } else {
+            now.monotonic
+        };
+        Turn {
+            deadline: earliest(deadline, poll_at).map(|at| at.max(least)),
+            more: more || unfinished,
+            device_full,
+        }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &D {
+        &self.link.device
+    }
+
+    /// The device, to be looked after: a frame taken from it is lost to the stack.
+    pub fn device_mut(&mut self) -> &mut D {
+        &mut self.link.device
+    }
+
+    /// Our IP addresses with the lengths of their networks' prefixes, the IPv6 link-local one included.
+    pub fn addresses(&self) -> &[(IpAddr, u8)] {
+        &self.sockets.network.addresses
+    }
+
+    /// Frames dropped because they claimed to come from one of our own addresses.
+    pub fn forged_frames(&self) -> u64 {
+        self.link.observer.forged
+    }
+
+    /// Serves and sends until nobody can go on without another frame. Returns the services' deadline, and
+    /// whether they were stopped before that.
+    fn serve_and_send(
+        &mut self,
+        now: Now,
+        serve: &mut impl FnMut(&mut Sockets<'a>, Now) -> Option<Instant>,
+    ) -> (Option<Instant>, bool) {
+        let mut deadline = None;
+        for _ in 0..ROUNDS {
+            self.sockets.blocked = false;
+            self.sockets.unread = false;
+            deadline = serve(&mut self.sockets, now);
+            let sent = self.send(smoltcp_instant(now.monotonic));
+            if !(self.sockets.unread || self.sockets.blocked && sent) {
+                return (deadline, false);
+            }
+        }
+        (deadline, true)
+    }
+
+    /// Hands to the device what the sockets have, and returns whether that was anything.
+    fn send(&mut self, at: ::smoltcp::time::Instant) -> bool {
+        self.link.observer.full = false;
+        let mut sent = false;
+        while self
+            .iface
+            .poll_egress(at, &mut self.link, &mut self.sockets.set)
+            == PollResult::SocketStateChanged
+        {
+            sent = true;
+        }
+        self.sockets.device_full = self.link.observer.full;
+        sent
+    }
+
+    fn check_room(&self, wanted: usize) -> Result<(), BindError> {
+        if self.capacity - self.used < wanted {
+            let capacity = self.capacity;
+            return Err(BindError::NoRoom { capacity });
+        }
+        Ok(())
+    }
+
+    /// Enters `local` into the registry, with a port if it has none, and says how smoltcp puts it.
+    fn take_port(
+        &mut self,
+        protocol: Protocol,
+        local: SocketAddr,
+        owner: &'static str,
+    ) -> Result<(SocketAddr, IpListenEndpoint), BindError> {
+        let ip = local.ip().to_canonical();
+        let not_ours = BindError::NotOurs { ip };
+        let mut own = self
+            .sockets
+            .network
+            .addresses
+            .iter()
+            .map(|&(own, _)| own)
+            .filter(|own| own.is_ipv4() == ip.is_ipv4());
+        let bound = if !ip.is_unspecified() {
+            Some(own.find(|&own| own == ip).ok_or(not_ours)?)
+        } else if ip.is_ipv4() {
+            let first = own.next().ok_or(not_ours)?;
+            own.next().is_none().then_some(first)
+        } else {
+            own.next().ok_or(not_ours)?;
+            None
+        };
+        let port = match local.port() {
+            0 => self.ephemeral_port(protocol, ip).ok_or(BindError::NoPort)?,
+            port => port,
+        };
+        let local = SocketAddr::new(ip, port);
+        self.ports.take(protocol, local, owner)?;
+        if bound.is_none()
+            && let Err(in_use) = self.ports.take(protocol, other_version(local), owner)
+        {
+            self.ports.free(protocol, local);
+            return Err(in_use.into());
+        }
+        let endpoint = IpListenEndpoint {
+            addr: bound.and_then(address::ip_address),
+            port,
+        };
+        Ok((local, endpoint))
+    }
+
+    fn free_port(&mut self, protocol: Protocol, local: SocketAddr) {
+        self.ports.free(protocol, local);
+        if local.ip().is_unspecified() {
+            let other = other_version(local);
+            self.ports.free(protocol, other);
+        }
+    }
+
+    /// A port of `ip` that nobody has.
+    fn ephemeral_port(&mut self, protocol: Protocol, ip: IpAddr) -> Option<u16> {
+        let count = u64::from(EPHEMERAL.end() - EPHEMERAL.start()) + 1;
+        // Random, so that others cannot guess it (RFC 6056), with the next free one where that is taken.
+        let first = self.rng.below(count);
+        (0..count).find_map(|step| {
+            let offset = u16::try_from((first + step) % count).ok()?;
+            let port = EPHEMERAL.start() + offset;
+            let registered = !self.ports.is_free(protocol, SocketAddr::new(ip, port));
+            let dialed = || {
+                protocol == Protocol::Tcp
+                    && self.sockets.set.iter().any(|(_, socket)| match socket {
+                        Socket::Tcp(socket) => socket
+                            .local_endpoint()
+                            .is_some_and(|local| local.port == port),
+                        _ => false,
+                    })
+            };
+            (!registered && !dialed()).then_some(port)
+        })
+    }
+}
+
+/// The unspecified address of the other IP version.
+fn other_version(local: SocketAddr) -> SocketAddr {
+    let ip = match local.ip() {
+        IpAddr::V4(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    };
+    SocketAddr::new(ip, local.port())
+}
+
+/// The default route over `router`, and the note whether there is one already.
+fn gateway_route(network: &mut Network, router: ::smoltcp::wire::IpAddress) -> (&mut bool, Route) {
+    use ::smoltcp::wire::IpAddress;
+    match router {
+        #[cfg(feature = "ipv4")]
+        IpAddress::Ipv4(router) => (&mut network.gateway_v4, Route::new_ipv4_gateway(router)),
+        #[cfg(feature = "ipv6")]
+        IpAddress::Ipv6(router) => (&mut network.gateway_v6, Route::new_ipv6_gateway(router)),
+    }
+}
+
+/// smoltcp's instants are signed. A deadline is at most a few minutes later, so half of the range is left for it.
+fn smoltcp_instant(at: Instant) -> ::smoltcp::time::Instant {
+    let latest = i64::MAX / 2;
+    ::smoltcp::time::Instant::from_micros(i64::try_from(at.micros()).unwrap_or(latest).min(latest))
+}
+
+/// Why a [`Stack`] could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    /// The device carries something else than Ethernet frames.
+    NotEthernet,
+    /// The device's packets are too short for TCP/IP.
+    Mtu {
+        /// The longest IP packet of the device, in bytes.
+        mtu: usize,
+        /// The shortest that is enough, in bytes.
+        least: usize,
+    },
+    /// The Ethernet address is one of a group, or no address at all.
+    Mac([u8; 6]),
+    /// No host can have this address, its prefix is too long, or its IP version is not built in.
+    Address {
+        /// The address.
+        ip: IpAddr,
+        /// The length of its network's prefix, in bits.
+        prefix: u8,
+    },
+    /// More addresses than smoltcp was built for, the IPv6 link-local one included.
+    TooManyAddresses {
+        /// How many it was built for (`SMOLTCP_IFACE_MAX_ADDR_COUNT`).
+        capacity: usize,
+    },
+    /// The gateway is not in any network of ours, or is ourselves.
+    Gateway(IpAddr),
+    /// More than one gateway for an IP version, or more than smoltcp was built for.
+    TooManyGateways {
+        /// How many it was built for (`SMOLTCP_IFACE_MAX_ROUTE_COUNT`).
+        capacity: usize,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotEthernet => f.write_str("the device is no Ethernet device"),
+            Self::Mtu { mtu, least } => write!(
+                f,
+                "the device's longest IP packet has {mtu} bytes, {least} are the least"
+            ),
+            Self::Mac(mac) => write!(
+                f,
+                "{} is not the address of one device",
+                EthernetAddress(*mac)
+            ),
+            Self::Address { ip, prefix } => write!(f, "{ip}/{prefix} is not a host's address"),
+            Self::TooManyAddresses { capacity } => {
+                write!(
+                    f,
+                    "more than {capacity} IP addresses, the link-local one included"
+                )
+            }
+            Self::Gateway(ip) => write!(f, "the gateway {ip} is not another host on our network"),
+            Self::TooManyGateways { capacity } => write!(
+                f,
+                "more than one gateway for an IP version, or more than {capacity} in all"
+            ),
+        }
+    }
+}
+
+impl Error for ConfigError {}
+
+/// Why an address could not be bound or listened at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BindError {
+    /// Another service has it, or the registry of ports is full.
+    InUse(InUse),
+    /// It is no address of ours.
+    NotOurs {
+        /// The address.
+        ip: IpAddr,
+    },
+    /// All ephemeral ports are in use.
+    NoPort,
+    /// The stack was given no memory for so many sockets more.
+    NoRoom {
+        /// How many it has.
+        capacity: usize,
+    },
+}
+
+impl From<InUse> for BindError {
+    fn from(in_use: InUse) -> Self {
+        Self::InUse(in_use)
+    }
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InUse(in_use) => in_use.fmt(f),
+            Self::NotOurs { ip } => write!(f, "{ip} is no address of this machine"),
+            Self::NoPort => f.write_str("all ephemeral ports are in use"),
+            Self::NoRoom { capacity } => write!(f, "no room: the stack has {capacity} sockets"),
+        }
+    }
+}
+
+impl Error for BindError {}
