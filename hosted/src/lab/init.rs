@@ -19,6 +19,8 @@ use nix::unistd::Pid;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::error;
+
 /// How long a command has to end by itself once it is asked to.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -114,7 +116,7 @@ fn show_own_processes() {
 fn cannot_run(program: &OsString, error: &io::Error) -> u8 {
     let (code, why) = match error.kind() {
         io::ErrorKind::NotFound => (127, "not found".to_owned()),
-        _ => (126, error.to_string()),
+        _ => (126, error::reason(error)),
     };
     eprintln!("smoltalk: lab: {}: {why}", program.display());
     code
