@@ -19,7 +19,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::geteuid;
 
-use support::{Ended, Running, SMOLTALK, in_lab, lab_permitted, not_run, run, told};
+use support::{Ended, Running, SMOLTALK, in_lab, lab_permitted, not_run, run, smoltalk, told};
 
 /// A lab with the services, and one without.
 const LABS: [&[&str]; 2] = [&["lab"], &["lab", "--no-serve"]];
@@ -35,13 +35,12 @@ fn lab(args: &[&str], command: &[&str]) -> Output {
 /// in it.
 fn start(args: &[&str], mark: &str, command: &[&str]) -> Running {
     Running::start(
-        Command::new(SMOLTALK)
+        smoltalk()
             .args(args)
             .arg("--")
             .args(command)
             .env("SMOLTALK_TEST_MARK", mark)
-            .process_group(0)
-            .stdin(Stdio::null()),
+            .process_group(0),
     )
 }
 
@@ -92,7 +91,7 @@ fn the_standard_streams_are_the_commands() {
         return;
     }
     for args in LABS {
-        let mut child = Command::new(SMOLTALK)
+        let mut child = smoltalk()
             .args(args)
             .args(["--", "sh", "-c", "cat; echo problem >&2"])
             .stdin(Stdio::piped())
@@ -219,7 +218,7 @@ fn an_interrupt_is_for_the_command() {
     }
     for args in LABS {
         let mut lab = Running::start(
-            Command::new(SMOLTALK)
+            smoltalk()
                 .args(args)
                 .args(["--", "python3", "-c"])
                 .arg(
@@ -227,8 +226,7 @@ fn an_interrupt_is_for_the_command() {
                      try:\n    print('up', flush=True)\n    signal.pause()\n\
                      except KeyboardInterrupt:\n    sys.exit(9)",
                 )
-                .process_group(0)
-                .stdin(Stdio::null()),
+                .process_group(0),
         );
         assert_eq!(lab.line().as_deref(), Some("up"));
         lab.signal(Signal::SIGINT);
@@ -456,7 +454,7 @@ fn labs_do_not_see_each_other() {
     let mut labs: Vec<(Running, std::io::PipeWriter)> = (0..2)
         .map(|_| {
             let (stdin, keep) = std::io::pipe().expect("a pipe");
-            let mut lab = Command::new(SMOLTALK);
+            let mut lab = smoltalk();
             lab.args(["lab", "--"]).args(command).stdin(stdin);
             (Running::start(&mut lab), keep)
         })
@@ -488,10 +486,9 @@ fn a_command_can_serve_in_a_lab_without_services() {
     );
     let home = std::env::temp_dir().join(format!("smoltalk-lab-home-{}", std::process::id()));
     fs::create_dir_all(&home).expect("a folder");
-    let output = Command::new(SMOLTALK)
+    let output = smoltalk()
         .args(["lab", "--no-serve", "--", "sh", "-c", &script])
         .env("HOME", &home)
-        .stdin(Stdio::null())
         .output()
         .expect("smoltalk runs");
     let _ = fs::remove_dir_all(&home);

@@ -60,9 +60,7 @@ pub fn init(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let _ = nix::unistd::close(ready);
     show_own_processes();
 
-    let mut command = Command::new(&program);
-    command.args(arguments).env("SMOLTALK_LAB", "1");
-    let child = match command.spawn() {
+    let child = match Command::new(&program).args(arguments).spawn() {
         Ok(child) => Pid::from_raw(child.id() as i32),
         Err(error) => return cannot_run(&program, &error),
     };
