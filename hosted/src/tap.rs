@@ -98,20 +98,21 @@ impl TapDevice {
             .with_hint(format!("make one with `{}`", recipe("NAME"))),
             _ => Error::io(format_args!("TAP device {name}"), &error),
         })?;
-        match sys::is_persistent(&control) {
-            Ok(true) => Self::from_fd(name, control),
+        if !sys::is_persistent(&control).unwrap_or(true) {
             // It was deleted after we looked, and the request has just made another, which goes with `control`.
-            Ok(false) => Err(missing(name)),
-            Err(error) => Err(Error::io(format_args!("TAP device {name}"), &error)),
+            return Err(missing(name));
         }
+        Self::from_fd(name, control)
     }
 
     /// Takes over a TAP device that was opened with [`sys::open_tap`]: non-blocking, and without a header before
     /// its frames.
     ///
     /// # Errors
-    /// None today; but a device of another kind may be refused.
+    /// It is attached to no device.
     pub fn from_fd(name: &str, fd: OwnedFd) -> Result<Self, Error> {
+        sys::is_persistent(&fd)
+            .map_err(|error| Error::io(format_args!("TAP device {name}"), &error))?;
         Ok(Self {
             link: Link {
                 name: name.to_owned(),

@@ -1,13 +1,12 @@
 //! The host's sockets under a [`Network`], with plain blocking sockets as peers.
 
+#[path = "support/server.rs"]
+mod server;
+
 use std::convert::Infallible;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use smoltalk::greeting::{self, StreamClient, StreamOutcome};
@@ -17,8 +16,10 @@ use smoltalk::{
 };
 use smoltalk_hosted::clock::Clock;
 use smoltalk_hosted::error::{Error, Exit};
-use smoltalk_hosted::network::{Io, Network, Serve, Signal, Waker};
+use smoltalk_hosted::network::{Io, Network, Serve, Signal};
 use socket2::SockRef;
+
+use server::Server;
 
 /// How long a peer waits before a test has failed. Nothing waits for it to pass.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -50,7 +51,7 @@ fn datagrams_are_greeted_on_both_ip_versions() {
 
 #[test]
 fn datagrams_of_every_length_arrive_whole() {
-    let server = Server::start(|network| {
+    let server = Server::start(host, |network| {
         let id = network.bind_datagrams(localhost(), "measure").unwrap();
         let mut service = Measure::default();
         let addr = network.local_addr(id);
@@ -181,6 +182,8 @@ fn resets_and_early_closes_leave_the_server_serving() {
     let mut client = tcp_client(server.addr);
     client.write_all(b"hello").unwrap();
     assert_eq!(read_to_end(&mut client), b"hi");
+    // None of that is news.
+    assert!(server.events.try_recv().is_err());
 }
 
 #[test]
@@ -238,7 +241,7 @@ fn thousands_of_silent_connections_do_not_keep_others_out() {
 
 #[test]
 fn silent_connections_are_cut_off_when_their_time_is_up() {
-    let server = Server::start(|network| {
+    let server = Server::start(host, |network| {
         let id = network.listen(localhost(), "greeting").unwrap();
         let mut service = Box::new(greeting::StreamServer::<8>::new(greeting::Config {
             idle_timeout: Duration::from_millis(50),
@@ -406,59 +409,17 @@ fn an_error_of_the_caller_s_own_ends_the_turn() {
 
 // --- what the tests stand on ---
 
+fn host() -> Network {
+    Network::host().unwrap()
+}
+
 fn localhost() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
-/// A network that runs in a thread of its own until it is dropped.
-struct Server {
-    addr: SocketAddr,
-    stop: Arc<AtomicBool>,
-    waker: Waker,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Server {
-    fn start(
-        set_up: impl FnOnce(&mut Network) -> (SocketAddr, Box<Serve<'static>>) + Send + 'static,
-    ) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let (ready, started) = mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            let mut network = Network::host().unwrap();
-            let clock = Clock::system();
-            let (addr, mut serve) = set_up(&mut network);
-            ready.send((addr, network.waker())).unwrap();
-            while !stopped.load(Ordering::Relaxed) {
-                let turn = network.turn(&clock, &mut *serve).unwrap();
-                network.wait(&clock, turn.deadline).unwrap();
-            }
-        });
-        let (addr, waker) = started.recv().unwrap();
-        Self {
-            addr,
-            stop,
-            waker,
-            thread: Some(thread),
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.waker.wake();
-        let ended = self.thread.take().map(JoinHandle::join);
-        if !std::thread::panicking() {
-            ended.unwrap().unwrap();
-        }
-    }
-}
-
 /// The greeting over datagrams and streams, on one port.
 fn greeting_server(bind: &'static str) -> Server {
-    Server::start(move |network| {
+    Server::start(host, move |network| {
         let streams = network.listen(bind.parse().unwrap(), "greeting").unwrap();
         let addr = network.local_addr(streams);
         let datagrams = network.bind_datagrams(addr, "greeting").unwrap();
@@ -476,7 +437,7 @@ fn greeting_server(bind: &'static str) -> Server {
 }
 
 fn stream_server<S: StreamService + 'static>(make: impl FnOnce() -> S + Send + 'static) -> Server {
-    Server::start(move |network| {
+    Server::start(host, move |network| {
         let id = network.listen(localhost(), "test").unwrap();
         let mut service = make();
         let addr = network.local_addr(id);

@@ -17,7 +17,6 @@ mod init;
 mod job;
 mod link;
 mod namespace;
-mod sys;
 
 use std::ffi::OsString;
 use std::fs;
@@ -27,7 +26,8 @@ use std::os::fd::OwnedFd;
 
 use crate::error::{self, Error};
 use crate::network::{Network, Signal, TapOptions};
-use crate::tap::{TapDevice, sys::open_tap};
+use crate::tap::TapDevice;
+use crate::tap::sys::{keep_tap, open_tap};
 
 use diagnosis::{Facts, Refusal, Step, diagnose};
 
@@ -111,7 +111,7 @@ pub fn run(
 pub fn run_without_serving(options: Options) -> Result<u8, Error> {
     let name = &options.tap.name;
     let (tap, facts) = make(name)?;
-    sys::keep_tap(&tap).map_err(|error| Error::io(format!("TAP device {name}"), &error))?;
+    keep_tap(&tap).map_err(|error| Error::io(format!("TAP device {name}"), &error))?;
     drop(tap);
     let mut signals = signal_hook::iterator::Signals::new([
         libc::SIGCHLD,

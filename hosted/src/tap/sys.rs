@@ -30,6 +30,16 @@ pub fn open_tap(name: &str, create: bool) -> io::Result<OwnedFd> {
     Ok(control)
 }
 
+/// Lets the device that `control` is attached to outlive it, until somebody deletes it or its network namespace ends.
+///
+/// # Errors
+/// As the system says.
+pub fn keep_tap(control: &OwnedFd) -> io::Result<()> {
+    // SAFETY: the descriptor is open, and the request reads no memory of ours.
+    unsafe { raw::tun_set_persist(control.as_raw_fd(), 1) }?;
+    Ok(())
+}
+
 /// Whether there is a network interface `name`, of any kind.
 pub(super) fn exists(name: &str) -> bool {
     if_nametoindex(name).is_ok()
@@ -94,6 +104,11 @@ mod raw {
         tun_get_iff,
         libc::TUNGETIFF,
         libc::ifreq
+    );
+    nix::ioctl_write_int_bad!(
+        /// Keeps the device. It takes its argument as a number, not as a pointer, whatever its code says.
+        tun_set_persist,
+        libc::TUNSETPERSIST
     );
     nix::ioctl_readwrite_bad!(
         /// Tells the MTU of the interface that is named.

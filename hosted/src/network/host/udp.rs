@@ -104,10 +104,7 @@ impl Datagrams {
             // The address that the peer wrote to was a broadcast address, or it is not ours any more.
             Err(error)
                 if source.is_some()
-                    && matches!(
-                        error.raw_os_error(),
-                        Some(libc::EINVAL | libc::EADDRNOTAVAIL)
-                    ) =>
+                    && error.raw_os_error().and_then(unreachable) == Some(Unreachable::NoRoute) =>
             {
                 self.transmit_from(None, to, payload)
             }
@@ -441,6 +438,94 @@ mod tests {
             expected.map(|(from, payload)| (from.to_owned(), payload.to_owned()))
         );
         assert!(batch.is_empty());
+    }
+
+    /// A socket with a peer to send to, and that peer.
+    fn pair(poll: &mio::Poll) -> (Datagrams, std::net::UdpSocket, SocketAddr) {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let endpoint = Datagrams::bind(any, Token(0), poll.registry()).unwrap();
+        let peer = std::net::UdpSocket::bind(any).unwrap();
+        peer.set_nonblocking(true).unwrap();
+        let to = peer.local_addr().unwrap();
+        (endpoint, peer, to)
+    }
+
+    #[test]
+    fn a_datagram_that_the_system_had_no_room_for_is_kept_and_holds_up_the_others() {
+        let poll = mio::Poll::new().unwrap();
+        let (mut endpoint, peer, to) = pair(&poll);
+        endpoint.held = Some(Held {
+            to,
+            payload: b"kept".to_vec(),
+        });
+        endpoint.writable = false;
+        assert!(!endpoint.transport(poll.registry()).can_send(1));
+        endpoint.set_ready(true, false);
+        assert!(!endpoint.transport(poll.registry()).can_send(1));
+        endpoint.set_ready(false, true);
+        assert!(endpoint.transport(poll.registry()).can_send(1));
+        let mut payload = [0; 8];
+        assert_eq!(peer.recv(&mut payload).unwrap(), 4);
+        assert_eq!(&payload[..4], b"kept");
+        // Once, that is.
+        assert!(endpoint.transport(poll.registry()).can_send(1));
+        assert!(peer.recv(&mut payload).is_err());
+    }
+
+    #[test]
+    fn a_kept_datagram_that_cannot_go_there_is_told_of() {
+        let poll = mio::Poll::new().unwrap();
+        let (mut endpoint, _, _) = pair(&poll);
+        let to = "127.0.0.1:0".parse().unwrap();
+        endpoint.held = Some(Held {
+            to,
+            payload: Vec::new(),
+        });
+        let mut transport = endpoint.transport(poll.registry());
+        assert!(transport.can_send(1));
+        let why = Unreachable::NoRoute;
+        assert_eq!(
+            transport.recv().unwrap(),
+            Some(Arrival::Unreachable { to, why })
+        );
+        assert_eq!(transport.recv().unwrap(), None);
+    }
+
+    #[test]
+    fn an_answer_leaves_from_elsewhere_if_it_cannot_leave_from_where_it_was_asked() {
+        let poll = mio::Poll::new().unwrap();
+        let (mut endpoint, peer, to) = pair(&poll);
+        let mut sources = Sources::new();
+        sources.put(to, [192, 0, 2, 1].into());
+        endpoint.sources = Some(sources);
+        let mut transport = endpoint.transport(poll.registry());
+        assert_eq!(transport.send(to, b"hi").unwrap(), Sent::Queued);
+        assert_eq!(peer.recv(&mut [0; 8]).unwrap(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_told_at_once_and_breaks_nothing() {
+        let poll = mio::Poll::new().unwrap();
+        let (mut endpoint, peer, to) = pair(&poll);
+        let mut transport = endpoint.transport(poll.registry());
+        for (to, len, why) in [
+            (to, 65_508, Unreachable::TooLong),
+            ("127.0.0.1:0".parse().unwrap(), 1, Unreachable::NoRoute),
+            ("[::1]:9".parse().unwrap(), 1, Unreachable::NoRoute),
+            (
+                "255.255.255.255:9".parse().unwrap(),
+                1,
+                Unreachable::Prohibited,
+            ),
+        ] {
+            assert_eq!(
+                transport.send(to, &vec![0; len]).unwrap(),
+                Sent::Unreachable(why),
+                "{to}"
+            );
+        }
+        assert_eq!(transport.send(to, b"hi").unwrap(), Sent::Queued);
+        assert_eq!(peer.recv(&mut [0; 8]).unwrap(), 2);
     }
 
     #[test]
