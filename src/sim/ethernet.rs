@@ -33,7 +33,7 @@ pub struct EthernetCounters {
     pub lost: u64,
     /// Frames that it doubled.
     pub duplicated: u64,
-    /// Frames with one bit turned over.
+    /// Frames with one bit of their IP packet turned over.
     pub corrupted: u64,
 }
 
@@ -90,9 +90,17 @@ impl Ethernet {
             for arrives in self.impairments.arrivals(&mut self.rng, now) {
                 copies += 1;
                 let mut copy = frame.clone();
-                let bits = 8 * copy.bytes.len();
+                // The Ethernet header and ARP have nothing but the frame's checksum to guard them, and a device
+                // that finds that wrong drops the frame. What reaches a stack broken was broken inside.
+                let guarded = if copy.bytes.get(12..14) == Some(&[0x08, 0x06]) {
+                    copy.bytes.len()
+                } else {
+                    14
+                };
+                let packet = copy.bytes.get_mut(guarded..).unwrap_or_default();
+                let bits = 8 * packet.len();
                 if let Some(bit) = self.impairments.corrupted_bit(&mut self.rng, bits)
-                    && let Some(byte) = copy.bytes.get_mut(bit / 8)
+                    && let Some(byte) = packet.get_mut(bit / 8)
                 {
                     *byte ^= 1 << (bit % 8);
                     self.counters.corrupted += 1;
@@ -339,5 +347,6 @@ mod tests {
         let frames = received(&mut b, 0);
         let ones: u32 = frames[0].iter().map(|byte| byte.count_ones()).sum();
         assert_eq!(ones, 1);
+        assert_eq!(frames[0][..14], [0; 14]);
     }
 }

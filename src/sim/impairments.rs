@@ -10,7 +10,7 @@ pub struct Impairments {
     pub loss: u16,
     /// How many of 1,000 arrive twice.
     pub duplication: u16,
-    /// How many of 1,000 arrive with one bit turned over. Frames only: datagrams have a checksum.
+    /// How many of 1,000 IP packets arrive with one bit turned over. In frames only: datagrams have a checksum.
     pub corruption: u16,
     /// The shortest and the longest time on the way, and any in between. What was sent earlier may so arrive
     /// later.

@@ -226,8 +226,6 @@ impl<const N: usize> Listener<N> {
         }
         if slot.phase == Phase::Ending && socket.state() == State::Closed {
             if socket.remote_endpoint().is_none() {
-                // The port is not 0 and the socket is closed.
-                let _ = socket.listen(self.endpoint);
                 slot.phase = Phase::Free;
             } else {
                 // The reset is still to be sent, and then it can listen again.
@@ -237,7 +235,51 @@ impl<const N: usize> Listener<N> {
         if slot.phase != before {
             self.changes += 1;
             slot.since = self.changes;
+            if slot.phase == Phase::Free {
+                self.listen(index, sockets);
+            }
         }
+    }
+
+    /// Lets the socket of slot `index` listen, in a place behind all those with a connection.
+    ///
+    /// smoltcp hands a segment to the first socket in the set that would have it, and one that listens would have
+    /// a repeated request of a connection that another has already: the connection would be there twice, and be
+    /// reset. New connections come to the first socket that listens; so all that is needed to keep the order is
+    /// to change places with the last connection when one in the middle ends.
+    fn listen(&mut self, index: usize, sockets: &mut Sockets<'_>) {
+        let Some(ours) = self.slots.get(index).map(|slot| slot.handle) else {
+            return;
+        };
+        let last = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|&(other, slot)| {
+                let socket = sockets.set.get::<Socket<'_>>(slot.handle);
+                other != index && socket.remote_endpoint().is_some()
+            })
+            .max_by_key(|(_, slot)| slot.handle)
+            .filter(|(_, slot)| slot.handle > ours);
+        let mut place = ours;
+        if let Some((other, slot)) = last {
+            place = slot.handle;
+            let mut two = sockets
+                .set
+                .iter_mut()
+                .filter(|(handle, _)| *handle == ours || *handle == place);
+            if let (Some((_, one)), Some((_, another))) = (two.next(), two.next()) {
+                core::mem::swap(one, another);
+            }
+            for (index, handle) in [(index, place), (other, ours)] {
+                if let Some(slot) = self.slots.get_mut(index) {
+                    slot.handle = handle;
+                }
+            }
+        }
+        // The port is not 0, and the socket is closed or listens already.
+        let socket = sockets.set.get_mut::<Socket<'_>>(place);
+        let _ = socket.listen(self.endpoint);
     }
 
     /// Makes a socket listen if none does.
@@ -265,12 +307,11 @@ impl<const N: usize> Listener<N> {
         if let Some(slot) = self.slots.get_mut(index) {
             // Without a poll in between no reset is sent: the peer in TIME-WAIT has no connection any more that
             // it could reset, and the half-open one learns it with its next segment.
-            let socket = sockets.set.get_mut::<Socket<'_>>(slot.handle);
-            socket.abort();
-            let _ = socket.listen(self.endpoint);
+            sockets.set.get_mut::<Socket<'_>>(slot.handle).abort();
             slot.phase = Phase::Free;
             self.changes += 1;
             slot.since = self.changes;
+            self.listen(index, sockets);
         }
     }
 }

@@ -314,7 +314,7 @@ impl<'a, D: Device> Stack<'a, D> {
         }
     }
 
-    /// Does what there is to do at `now`: serves, sends, and takes in up to `budget` frames, one at a time, with
+    /// Does what there is to do at `now`: sends what is due, serves, sends, and takes in up to `budget` frames, one at a time, with
     /// serving and sending after each.
     ///
     /// `serve` pumps every service ([`pump`](crate::pump) with [`Sockets::udp`], [`Listener::pump`],
@@ -327,6 +327,8 @@ impl<'a, D: Device> Stack<'a, D> {
     ) -> Turn {
         let at = smoltcp_instant(now.monotonic);
         self.iface.poll_maintenance(at);
+        // Connections whose time is up end here, and the services must hear of it.
+        self.send(at);
         let (mut deadline, mut unfinished) = self.serve_and_send(now, &mut serve);
         let mut more = true;
         for _ in 0..budget {

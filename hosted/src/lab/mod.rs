@@ -35,7 +35,7 @@ pub use init::init;
 pub use job::Job;
 pub use link::Links;
 
-/// The hidden subcommand as which the program starts itself again: it must call [`init`] with the arguments that
+/// The hidden subcommand as which the program starts itself again: it must call [`init()`] with the arguments that
 /// follow.
 pub const INIT: &str = "lab-init";
 
