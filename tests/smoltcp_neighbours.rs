@@ -1,0 +1,574 @@
+//! Who is where on the link, and what becomes of answers to those who are nowhere.
+
+#[allow(dead_code)]
+mod stacks;
+
+use std::net::{IpAddr, SocketAddr};
+
+use smoltalk::greeting::{DatagramClient, DatagramServer};
+use smoltalk::sim::Impairments;
+use smoltalk::smoltcp::{Sockets, StackConfig, UdpSocket};
+use smoltalk::{Duration, Exchange, Instant, Now, Outcome, Pumped, Retry, Unreachable, pump};
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::*;
+use stacks::*;
+
+/// The Ethernet frame of an IP packet.
+fn frame(from_mac: [u8; 6], to_mac: [u8; 6], ip: &IpRepr, emit: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    let mut bytes = vec![0; 14 + ip.buffer_len()];
+    let mut frame = EthernetFrame::new_unchecked(&mut bytes);
+    frame.set_src_addr(EthernetAddress(from_mac));
+    frame.set_dst_addr(EthernetAddress(to_mac));
+    frame.set_ethertype(match ip {
+        IpRepr::Ipv4(_) => EthernetProtocol::Ipv4,
+        IpRepr::Ipv6(_) => EthernetProtocol::Ipv6,
+    });
+    let packet = frame.payload_mut();
+    ip.emit(&mut *packet, &ChecksumCapabilities::default());
+    emit(&mut packet[ip.header_len()..]);
+    bytes
+}
+
+fn datagram(
+    from_mac: [u8; 6],
+    to_mac: [u8; 6],
+    from: SocketAddr,
+    to: SocketAddr,
+    payload: &[u8],
+) -> Vec<u8> {
+    let udp = UdpRepr {
+        src_port: from.port(),
+        dst_port: to.port(),
+    };
+    let (source, destination) = (IpAddress::from(from.ip()), IpAddress::from(to.ip()));
+    let ip = IpRepr::new(
+        source,
+        destination,
+        IpProtocol::Udp,
+        udp.header_len() + payload.len(),
+        64,
+    );
+    frame(from_mac, to_mac, &ip, |buf| {
+        udp.emit(
+            &mut UdpPacket::new_unchecked(buf),
+            &source,
+            &destination,
+            payload.len(),
+            |buf| buf.copy_from_slice(payload),
+            &ChecksumCapabilities::default(),
+        );
+    })
+}
+
+/// What a host has sent: to which Ethernet address, from where, to where, and the payload of UDP.
+#[derive(Debug, PartialEq)]
+enum Seen {
+    Datagram {
+        mac: [u8; 6],
+        from: SocketAddr,
+        to: SocketAddr,
+        payload: Vec<u8>,
+    },
+    /// An ARP request or a neighbour solicitation for this address.
+    WhoHas(IpAddr),
+    Other(String),
+}
+
+fn see(bytes: &[u8]) -> Seen {
+    let eth = EthernetFrame::new_checked(bytes).unwrap();
+    let (ip, payload) = match eth.ethertype() {
+        EthernetProtocol::Arp => {
+            let arp = ArpPacket::new_checked(eth.payload()).unwrap();
+            let ArpRepr::EthernetIpv4 {
+                operation,
+                target_protocol_addr,
+                ..
+            } = ArpRepr::parse(&arp).unwrap()
+            else {
+                unreachable!()
+            };
+            assert_eq!(operation, ArpOperation::Request);
+            return Seen::WhoHas(target_protocol_addr.into());
+        }
+        EthernetProtocol::Ipv4 => {
+            let packet = Ipv4Packet::new_checked(eth.payload()).unwrap();
+            let ip = Ipv4Repr::parse(&packet, &ChecksumCapabilities::default()).unwrap();
+            (IpRepr::Ipv4(ip), packet.payload())
+        }
+        _ => {
+            let packet = Ipv6Packet::new_checked(eth.payload()).unwrap();
+            (
+                IpRepr::Ipv6(Ipv6Repr::parse(&packet).unwrap()),
+                packet.payload(),
+            )
+        }
+    };
+    let (source, destination) = (ip.src_addr(), ip.dst_addr());
+    if let (IpProtocol::Icmpv6, IpRepr::Ipv6(ip)) = (ip.next_header(), &ip) {
+        let packet = Icmpv6Packet::new_checked(payload).unwrap();
+        if let Icmpv6Repr::Ndisc(NdiscRepr::NeighborSolicit { target_addr, .. }) =
+            Icmpv6Repr::parse(
+                &ip.src_addr,
+                &ip.dst_addr,
+                &packet,
+                &ChecksumCapabilities::default(),
+            )
+            .unwrap()
+        {
+            return Seen::WhoHas(target_addr.into());
+        }
+    }
+    if ip.next_header() == IpProtocol::Udp {
+        let udp = UdpPacket::new_checked(payload).unwrap();
+        assert!(udp.verify_checksum(&source, &destination));
+        return Seen::Datagram {
+            mac: eth.dst_addr().0,
+            from: SocketAddr::new(source.into(), udp.src_port()),
+            to: SocketAddr::new(destination.into(), udp.dst_port()),
+            payload: udp.payload().to_vec(),
+        };
+    }
+    Seen::Other(format!(
+        "{}",
+        PrettyPrinter::<EthernetFrame<&[u8]>>::new("", &bytes)
+    ))
+}
+
+/// A greeting server on a stack of its own, with nobody but the test at the other end of the cable.
+struct Server {
+    host: Host,
+    socket: UdpSocket,
+    service: DatagramServer,
+    pumped: Pumped,
+}
+
+impl Server {
+    fn new(mut host: Host, local: SocketAddr) -> Self {
+        let socket = host.bind(local, "greeting", udp_buffers()).unwrap();
+        Self {
+            host,
+            socket,
+            service: DatagramServer::new(),
+            pumped: Pumped::default(),
+        }
+    }
+
+    fn deliver(&mut self, now: Now, frame: &[u8]) {
+        let port = self.host.device_mut();
+        port.deliver(now.monotonic, frame).unwrap();
+    }
+
+    fn turn(&mut self, now: Now) -> Option<Instant> {
+        let mut scratch = [0; 64];
+        let turn = self
+            .host
+            .turn(now, 100, |sockets: &mut Sockets<'static>, now| {
+                let mut transport = sockets.udp(&mut self.socket, now);
+                let Ok(pumped) = pump(&mut self.service, &mut transport, now, &mut scratch, 16);
+                self.pumped.received += pumped.received;
+                self.pumped.sent += pumped.sent;
+                self.pumped.undeliverable += pumped.undeliverable;
+                pumped.deadline
+            });
+        assert!(!turn.more);
+        turn.deadline
+    }
+
+    fn sent(&mut self) -> Vec<Seen> {
+        let port = self.host.device_mut();
+        std::iter::from_fn(|| port.take_sent(see)).collect()
+    }
+}
+
+const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x77];
+
+fn hi(mac: [u8; 6], from: SocketAddr, to: SocketAddr) -> Seen {
+    let payload = b"hi".to_vec();
+    Seen::Datagram {
+        mac,
+        from,
+        to,
+        payload,
+    }
+}
+
+#[test]
+fn a_forged_sender_on_the_link_holds_nobody_up() {
+    for (own, forged, honest) in [
+        ("192.0.2.1", "192.0.2.66", "192.0.2.7"),
+        ("fdaa::1", "fdaa::66", "fdaa::7"),
+    ] {
+        let mut server = Server::new(server_host(1, 1), addr(own, 8898));
+        let to = addr(own, 8898);
+        // Nobody has this address; its frame came from somewhere all the same, and there the answer goes, with
+        // no question asked.
+        server.deliver(at(0), &datagram(MAC, SERVER_MAC, addr(forged, 5), to, b"x"));
+        server.turn(at(0));
+        assert_eq!(server.sent(), [hi(MAC, to, addr(forged, 5))]);
+        let honest_mac = [0x02, 0, 0, 0, 0, 0x07];
+        server.deliver(
+            at(0),
+            &datagram(honest_mac, SERVER_MAC, addr(honest, 5), to, b"x"),
+        );
+        server.turn(at(0));
+        assert_eq!(server.sent(), [hi(honest_mac, to, addr(honest, 5))]);
+    }
+}
+
+#[test]
+fn a_thousand_forged_senders_get_a_thousand_answers_and_none_waits() {
+    let mut server = Server::new(server_host(1, 1), addr("192.0.2.1", 8898));
+    let to = addr("192.0.2.1", 8898);
+    for n in 0..1_000_u16 {
+        // More addresses than any cache holds, in an order that comes back to those just forgotten, and now
+        // and then an ARP request that pushes one of ours out.
+        let ip = format!("192.0.2.{}", 10 + n % 97);
+        let [_, low] = n.to_be_bytes();
+        let mac = [0x02, 0, 0, 0, 1, low];
+        if n % 5 == 0 {
+            let mut arp = vec![0; 42];
+            let mut eth = EthernetFrame::new_unchecked(&mut arp);
+            eth.set_src_addr(EthernetAddress(MAC));
+            eth.set_dst_addr(EthernetAddress::BROADCAST);
+            eth.set_ethertype(EthernetProtocol::Arp);
+            let repr = ArpRepr::EthernetIpv4 {
+                operation: ArpOperation::Request,
+                source_hardware_addr: EthernetAddress(MAC),
+                source_protocol_addr: [192, 0, 2, 200 + low % 16].into(),
+                target_hardware_addr: EthernetAddress([0; 6]),
+                target_protocol_addr: [192, 0, 2, 1].into(),
+            };
+            repr.emit(&mut ArpPacket::new_unchecked(eth.payload_mut()));
+            server.deliver(at(0), &arp);
+            server.turn(at(0));
+            // The answer to it.
+            assert!(server.host.device_mut().take_sent(|_| ()).is_some());
+        }
+        let from = addr(&ip, 5);
+        server.deliver(at(0), &datagram(mac, SERVER_MAC, from, to, b"x"));
+        server.turn(at(0));
+        assert_eq!(server.sent(), [hi(mac, to, from)], "datagram {n}");
+    }
+}
+
+#[test]
+fn broadcast_questions_are_answered_from_our_own_address_and_hold_nobody_up() {
+    let mut server = Server::new(server_host(1, 1), addr("192.0.2.1", 8898));
+    let to = addr("192.0.2.255", 8898);
+    server.deliver(
+        at(0),
+        &datagram(MAC, [0xff; 6], addr("192.0.2.66", 5), to, b"x"),
+    );
+    server.turn(at(0));
+    assert_eq!(
+        server.sent(),
+        [hi(MAC, addr("192.0.2.1", 8898), addr("192.0.2.66", 5))]
+    );
+}
+
+#[test]
+fn nobody_else_speaks_with_our_own_address() {
+    let mut server = Server::new(server_host(1, 1), addr("192.0.2.1", 8898));
+    let to = addr("192.0.2.1", 8898);
+    server.deliver(
+        at(0),
+        &datagram(MAC, SERVER_MAC, addr("192.0.2.1", 5), to, b"x"),
+    );
+    server.turn(at(0));
+    assert_eq!(server.sent(), []);
+    assert_eq!(server.pumped.received, 0);
+    assert_eq!(server.host.forged_frames(), 1);
+}
+
+#[test]
+fn a_sender_to_whom_no_route_leads_holds_nobody_up() {
+    let mut server = Server::new(server_host(1, 1), addr("192.0.2.1", 8898));
+    let to = addr("192.0.2.1", 8898);
+    for from in ["198.51.100.1", "192.0.2.7"] {
+        server.deliver(at(0), &datagram(MAC, SERVER_MAC, addr(from, 5), to, b"x"));
+    }
+    server.turn(at(0));
+    assert_eq!(server.sent(), [hi(MAC, to, addr("192.0.2.7", 5))]);
+    assert_eq!(server.pumped.undeliverable, 1);
+}
+
+#[test]
+fn a_gateway_that_does_not_answer_holds_others_up_for_three_seconds_at_most() {
+    let addresses = [("192.0.2.1".parse().unwrap(), 24)];
+    let config = StackConfig {
+        mac: SERVER_MAC,
+        addresses: &addresses,
+        gateways: &["192.0.2.254".parse().unwrap()],
+        seed: 1,
+    };
+    let storage = Box::leak(Box::new([smoltalk::smoltcp::SocketStorage::EMPTY; 1]));
+    let host = Host::new(Port::new(), &config, storage, Instant::ZERO).unwrap();
+    let mut server = Server::new(host, addr("192.0.2.1", 8898));
+    let to = addr("192.0.2.1", 8898);
+    let far = datagram(MAC, SERVER_MAC, addr("198.51.100.1", 5), to, b"x");
+    let near = datagram(MAC, SERVER_MAC, addr("192.0.2.7", 5), to, b"x");
+    server.deliver(at(0), &far);
+    server.deliver(at(0), &near);
+    let mut now = at(0);
+    let mut asked = 0;
+    while now.monotonic < Instant::from_secs(3) {
+        let next = server.turn(now);
+        for seen in server.sent() {
+            assert_eq!(seen, Seen::WhoHas("192.0.2.254".parse().unwrap()));
+            asked += 1;
+        }
+        now = Now::monotonic(next.unwrap());
+    }
+    assert_eq!((now, asked), (at(3_000_000), 3));
+    // Now what waited is given up, and who asks again is answered.
+    server.turn(now);
+    assert_eq!(server.socket.counters().flushed, 1);
+    server.deliver(now, &near);
+    let next = server.turn(now);
+    // smoltcp asks each neighbour at most once a second on behalf of one socket, and has just done so.
+    let now = Now::monotonic(next.unwrap().max(now.monotonic));
+    server.turn(now);
+    assert!(now.monotonic <= Instant::from_secs(4), "{now:?}");
+    assert_eq!(
+        server.sent().last(),
+        Some(&hi(MAC, to, addr("192.0.2.7", 5)))
+    );
+}
+
+#[test]
+fn a_client_learns_that_its_server_is_nowhere() {
+    for (own, nowhere) in [("192.0.2.2", "192.0.2.66"), ("fdaa::2", "fdaa::66")] {
+        let mut host = client_host(1, 1);
+        let mut socket = host.bind(addr(own, 0), "client", udp_buffers()).unwrap();
+        let to = addr(nowhere, 9000);
+        let patient = Retry::within(Duration::from_secs(60));
+        let mut client = DatagramClient::start(at(0), to, b"hello", patient).unwrap();
+        let mut scratch = [0; 1024];
+        let mut now = at(0);
+        while client.outcome() == Outcome::Pending {
+            let turn = host.turn(now, 100, |sockets, now| {
+                let mut transport = sockets.udp(&mut socket, now);
+                let Ok(pumped) = pump(&mut client, &mut transport, now, &mut scratch, 16);
+                pumped.deadline
+            });
+            while let Some(seen) = host.device_mut().take_sent(see) {
+                assert_eq!(seen, Seen::WhoHas(nowhere.parse().unwrap()));
+            }
+            if client.outcome() == Outcome::Pending {
+                now = Now::monotonic(turn.deadline.unwrap());
+            }
+        }
+        assert_eq!(client.outcome(), Outcome::Unreachable(Unreachable::NoRoute));
+        assert!(
+            (3_000_000..=5_000_000).contains(&now.monotonic.micros()),
+            "{own}: {now:?}"
+        );
+    }
+}
+
+#[test]
+fn answers_leave_from_the_address_that_was_asked() {
+    let addresses = [
+        ("192.0.2.1", 24),
+        ("192.0.2.9", 24),
+        ("fdaa::1", 64),
+        ("fdaa::9", 64),
+    ];
+    let host = host(SERVER_MAC, &addresses, 1, 1);
+    // RFC 4291, appendix A.
+    let link_local = "fe80::ff:fe00:1";
+    assert_eq!(
+        host.addresses().last(),
+        Some(&(link_local.parse().unwrap(), 64))
+    );
+    let mut server = Server::new(host, addr("::", 8898));
+    for (own, client) in [
+        ("192.0.2.9", "192.0.2.7"),
+        ("192.0.2.1", "192.0.2.7"),
+        ("fdaa::9", "fdaa::7"),
+        ("fdaa::1", "fdaa::7"),
+        (link_local, "fe80::7"),
+    ] {
+        let (to, from) = (addr(own, 8898), addr(client, 5));
+        server.deliver(at(0), &datagram(MAC, SERVER_MAC, from, to, b"x"));
+        server.turn(at(0));
+        assert_eq!(server.sent(), [hi(MAC, to, from)]);
+    }
+}
+
+#[test]
+fn a_burst_into_a_socket_four_deep_is_answered_to_the_last() {
+    let mut server = Server::new(server_host(1, 1), addr("192.0.2.1", 8898));
+    let to = addr("192.0.2.1", 8898);
+    let mut answers = 0;
+    for burst in 0..20_u16 {
+        for n in 0..60 {
+            let from = addr("192.0.2.7", 1_000 + 60 * burst + n);
+            server.deliver(at(0), &datagram(MAC, SERVER_MAC, from, to, &[b'x'; 900]));
+        }
+        server.turn(at(0));
+        for (n, seen) in (0_u16..).zip(server.sent()) {
+            let from = addr("192.0.2.7", 1_000 + 60 * burst + n);
+            assert_eq!(seen, hi(MAC, to, from));
+            answers += 1;
+        }
+    }
+    assert_eq!(answers, 1_200);
+}
+
+#[test]
+fn a_device_without_room_holds_back_and_nothing_is_lost() {
+    let mut server = Server::new(server_host(1, 1), addr("192.0.2.1", 8898));
+    let to = addr("192.0.2.1", 8898);
+    let mut answers = 0;
+    let mut now = at(0);
+    // The device sends one frame in ten milliseconds, far slower than questions come, and for longer than any
+    // neighbour may take to answer.
+    for n in 0..400_u16 {
+        let question = datagram(MAC, SERVER_MAC, addr("192.0.2.7", 1_000 + n), to, b"x");
+        while server
+            .host
+            .device_mut()
+            .deliver(now.monotonic, &question)
+            .is_err()
+        {
+            server.turn(now);
+            now.monotonic += Duration::from_millis(10);
+            answers += u32::from(server.host.device_mut().take_sent(|_| ()).is_some());
+        }
+    }
+    loop {
+        server.turn(now);
+        now.monotonic += Duration::from_millis(10);
+        if server.host.device_mut().take_sent(|_| ()).is_none() {
+            break;
+        }
+        answers += 1;
+    }
+    assert_eq!(answers, 400);
+    assert_eq!(server.socket.counters().flushed, 0);
+}
+
+#[test]
+fn what_is_too_long_for_the_way_is_said_so() {
+    let mut host = server_host(1, 1);
+    let mut socket = host
+        .bind(addr("192.0.2.1", 0), "client", udp_buffers())
+        .unwrap();
+    for (len, fits) in [(1_472, true), (1_473, false)] {
+        let to = addr("192.0.2.7", 9000);
+        let mut client =
+            Exchange::<2000, 8>::start(at(0), to, &vec![b'x'; len], Retry::default()).unwrap();
+        let mut scratch = [0; 2000];
+        host.turn(at(0), 1, |sockets, now| {
+            let mut transport = sockets.udp(&mut socket, now);
+            let Ok(pumped) = pump(&mut client, &mut transport, now, &mut scratch, 16);
+            pumped.deadline
+        });
+        let too_long = Outcome::Unreachable(Unreachable::TooLong);
+        assert_eq!(client.outcome() != too_long, fits, "{len}");
+    }
+}
+
+#[test]
+fn pings_are_answered() {
+    let mut host = server_host(1, 0);
+    let turn = |host: &mut Host| host.turn(at(0), 10, |_, _| None);
+    // The first ping of a stranger only makes him known, unless he asks for our Ethernet address before, as
+    // he does in life.
+    for _ in 0..2 {
+        let echo = Icmpv4Repr::EchoRequest {
+            ident: 7,
+            seq_no: 1,
+            data: b"abc",
+        };
+        let ip = IpRepr::new(
+            IpAddress::v4(192, 0, 2, 7),
+            IpAddress::v4(192, 0, 2, 1),
+            IpProtocol::Icmp,
+            echo.buffer_len(),
+            64,
+        );
+        let ping = frame(MAC, SERVER_MAC, &ip, |buf| {
+            echo.emit(
+                &mut Icmpv4Packet::new_unchecked(buf),
+                &ChecksumCapabilities::default(),
+            );
+        });
+        host.device_mut().deliver(Instant::ZERO, &ping).unwrap();
+        turn(&mut host);
+        let echo = Icmpv6Repr::EchoRequest {
+            ident: 7,
+            seq_no: 1,
+            data: b"abc",
+        };
+        let (from, to) = ("fdaa::7".parse().unwrap(), "fdaa::1".parse().unwrap());
+        let ip = IpRepr::new(
+            IpAddress::Ipv6(from),
+            IpAddress::Ipv6(to),
+            IpProtocol::Icmpv6,
+            echo.buffer_len(),
+            64,
+        );
+        let ping = frame(MAC, SERVER_MAC, &ip, |buf| {
+            echo.emit(
+                &from,
+                &to,
+                &mut Icmpv6Packet::new_unchecked(buf),
+                &ChecksumCapabilities::default(),
+            );
+        });
+        host.device_mut().deliver(Instant::ZERO, &ping).unwrap();
+        turn(&mut host);
+    }
+    let mut replies = Vec::new();
+    while let Some(seen) = host.device_mut().take_sent(see) {
+        if let Seen::Other(text) = seen {
+            replies.push(text);
+        }
+    }
+    assert_eq!(replies.len(), 2, "{replies:?}");
+    assert!(replies[0].contains("echo reply"), "{replies:?}");
+    assert!(replies[1].contains("nxt_hdr=ICMPv6"), "{replies:?}");
+}
+
+#[test]
+fn stations_find_each_other_by_neighbour_discovery_too() {
+    // Over the cable, so that each stack's solicitations meet the other's advertisements.
+    for ip in ["192.0.2.1", "fdaa::1", "fe80::ff:fe00:1"] {
+        let mut pair = Pair::new(1, Impairments::default(), 2);
+        let to = addr(ip, 8898);
+        let mut server = pair.server.bind(to, "greeting", udp_buffers()).unwrap();
+        let any = addr(if to.is_ipv4() { "0.0.0.0" } else { "::" }, 0);
+        let mut client = pair.client.bind(any, "client", udp_buffers()).unwrap();
+        let mut service = DatagramServer::new();
+        let mut exchange = DatagramClient::start(at(0), to, b"hello", Retry::default()).unwrap();
+        let (mut one, mut other) = ([0; 1024], [0; 1024]);
+        while exchange.outcome() == Outcome::Pending {
+            pair.step(
+                |sockets, now| {
+                    let mut transport = sockets.udp(&mut server, now);
+                    let Ok(pumped) = pump(&mut service, &mut transport, now, &mut one, 16);
+                    pumped.deadline
+                },
+                |sockets, now| {
+                    let mut transport = sockets.udp(&mut client, now);
+                    let Ok(pumped) = pump(&mut exchange, &mut transport, now, &mut other, 16);
+                    pumped.deadline
+                },
+            );
+        }
+        assert!(
+            matches!(
+                exchange.outcome(),
+                Outcome::Answered {
+                    answer: b"hi",
+                    requests: 1,
+                    ..
+                }
+            ),
+            "{ip}: {:?}",
+            exchange.outcome()
+        );
+    }
+}
