@@ -2,14 +2,16 @@
 
 mod support;
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -17,10 +19,13 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::geteuid;
 
-use support::{Ended, Running, SMOLTALK, in_lab, lab_permitted, not_run, run, told};
+use support::{Ended, Running, SMOLTALK, in_lab, lab_permitted, not_run, run, smoltalk, told};
 
 /// A lab with the services, and one without.
 const LABS: [&[&str]; 2] = [&["lab"], &["lab", "--no-serve"]];
+
+/// Less than what sleeps in a lab sleeps for: a lab that ends sooner did not wait for it.
+const SLEPT: Duration = Duration::from_secs(60);
 
 fn lab(args: &[&str], command: &[&str]) -> Output {
     run(args.iter().chain(&["--"]).chain(command))
@@ -30,13 +35,12 @@ fn lab(args: &[&str], command: &[&str]) -> Output {
 /// in it.
 fn start(args: &[&str], mark: &str, command: &[&str]) -> Running {
     Running::start(
-        Command::new(SMOLTALK)
+        smoltalk()
             .args(args)
             .arg("--")
             .args(command)
             .env("SMOLTALK_TEST_MARK", mark)
-            .process_group(0)
-            .stdin(Stdio::null()),
+            .process_group(0),
     )
 }
 
@@ -87,7 +91,7 @@ fn the_standard_streams_are_the_commands() {
         return;
     }
     for args in LABS {
-        let mut child = Command::new(SMOLTALK)
+        let mut child = smoltalk()
             .args(args)
             .args(["--", "sh", "-c", "cat; echo problem >&2"])
             .stdin(Stdio::piped())
@@ -135,9 +139,11 @@ fn nothing_is_left_when_the_command_ends() {
         return;
     }
     for args in LABS {
+        let since = Instant::now();
         let mark = format!("ends {args:?}");
-        let command = ["sh", "-c", "sleep 1000 & setsid sleep 1000 & exit 3"];
+        let command = ["sh", "-c", "sleep 60 & setsid sleep 60 & exit 3"];
         let ended = start(args, &mark, &command).wait();
+        assert!(since.elapsed() < SLEPT, "the last to go was a sleeper");
         assert_eq!(ended.status.code(), Some(3), "{ended:?}");
         assert_eq!(marked(&mark), [""; 0]);
     }
@@ -149,11 +155,12 @@ fn nothing_is_left_when_the_lab_is_killed() {
         return;
     }
     for args in LABS {
+        let since = Instant::now();
         let mark = format!("killed {args:?}");
         let command = [
             "sh",
             "-c",
-            "trap '' TERM HUP; sleep 1000 & setsid sleep 1000 & echo up; wait",
+            "trap '' TERM HUP; sleep 60 & setsid sleep 60 & echo up; wait",
         ];
         let mut lab = start(args, &mark, &command);
         assert_eq!(lab.line().as_deref(), Some("up"));
@@ -163,6 +170,7 @@ fn nothing_is_left_when_the_lab_is_killed() {
         lab.signal(Signal::SIGKILL);
         // Ends with the last of those that have the lab's standard output.
         lab.wait();
+        assert!(since.elapsed() < SLEPT, "the last to go was a sleeper");
         assert_eq!(marked(&mark), [""; 0]);
         if args == LABS[0] {
             // The device is gone even while somebody still has its network. (One that nobody has served must stay
@@ -183,11 +191,12 @@ fn a_lab_told_to_end_ends_its_command() {
     if !lab_permitted("a_lab_told_to_end_ends_its_command") {
         return;
     }
-    let polite = "trap 'echo bye; exit 0' TERM HUP; sleep 1000 & echo up; wait";
-    let deaf = "trap '' TERM HUP; echo up; sleep 1000; sleep 1000";
+    let polite = "trap 'echo bye; exit 0' TERM HUP; sleep 60 & echo up; wait";
+    let deaf = "trap '' TERM HUP; echo up; sleep 60; sleep 60";
     for args in LABS {
         for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGHUP, 129)] {
             for (command, said) in [(polite, "bye\n"), (deaf, "")] {
+                let since = Instant::now();
                 let mark = format!("told {args:?} {code} {said}");
                 let mut lab = start(args, &mark, &["sh", "-c", command]);
                 assert_eq!(lab.line().as_deref(), Some("up"));
@@ -195,6 +204,7 @@ fn a_lab_told_to_end_ends_its_command() {
                 let ended = lab.wait();
                 assert_eq!(ended.status.code(), Some(code), "{ended:?}");
                 assert_eq!(ended.stdout, said);
+                assert!(since.elapsed() < SLEPT, "the last to go was a sleeper");
                 assert_eq!(marked(&mark), [""; 0]);
             }
         }
@@ -208,7 +218,7 @@ fn an_interrupt_is_for_the_command() {
     }
     for args in LABS {
         let mut lab = Running::start(
-            Command::new(SMOLTALK)
+            smoltalk()
                 .args(args)
                 .args(["--", "python3", "-c"])
                 .arg(
@@ -216,8 +226,7 @@ fn an_interrupt_is_for_the_command() {
                      try:\n    print('up', flush=True)\n    signal.pause()\n\
                      except KeyboardInterrupt:\n    sys.exit(9)",
                 )
-                .process_group(0)
-                .stdin(Stdio::null()),
+                .process_group(0),
         );
         assert_eq!(lab.line().as_deref(), Some("up"));
         lab.signal(Signal::SIGINT);
@@ -232,16 +241,11 @@ fn a_terminal_works_in_a_lab_as_outside() {
         return;
     }
     let lab = format!("{SMOLTALK} lab --no-serve --");
-    // The end of each step's `cat` is deterministic: what it repeats shows that it has the terminal.
-    let cat = r"cat\r\n=>one\n";
-    let repeated = r"one\r\none\r\n";
-    let twice = "import signal, sys\n\
-                 try:\n    print('up', flush=True)\n    signal.pause()\n\
-                 except KeyboardInterrupt:\n    pass\n\
-                 try:\n    signal.sigtimedwait([signal.SIGUSR1], 1)\n\
-                 except KeyboardInterrupt:\n    sys.exit(1)\n\
-                 sys.exit(9)";
-    let at_terminal = |code: &str, steps: &[&str], program: &[&str]| {
+    let in_lab = |program: &[&str]| -> Vec<String> {
+        let command = lab.split(' ').chain(program.iter().copied());
+        command.map(str::to_owned).collect()
+    };
+    let at_terminal = |code: &str, steps: &[&str], program: &[String]| {
         let output = Command::new("python3")
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/terminal.py"))
             .arg(code)
@@ -252,100 +256,109 @@ fn a_terminal_works_in_a_lab_as_outside() {
             .expect("python3 runs");
         assert!(output.status.success(), "{}", told(&output));
     };
+    // Programs that do not read the terminal, because what is typed could come before they do or after they
+    // should. What they say differs from what is typed to start them.
+    let sleep = r#"sh -c 'echo u""p; exec sleep 1000'"#;
+    let resume = r#"sh -c 'trap "echo resumed; exit 6" CONT; echo u""p; sleep 1000 & wait'"#;
+    let prompt = |typed: &str| format!(r"PROMPT> =>{typed}\n");
 
     // A shell with job control: interrupt, suspend, resume, leave.
-    let shell: Vec<&str> = lab.split(' ').chain(["bash", "--norc", "-i"]).collect();
-    let suspended = r"Stopped.*PROMPT> =>fg\n";
     at_terminal(
         "5",
         &[
-            r"PROMPT> =>cat\n",
-            cat,
-            &format!(r"{repeated}=>\x03"),
-            r"PROMPT> =>echo code=$?\n",
-            r"code=130\r\n=>cat\n",
-            cat,
-            &format!(r"{repeated}=>\x1a"),
-            suspended,
-            r"cat\r\n=>two\n",
-            r"two\r\ntwo\r\n=>\x04",
-            r"PROMPT> =>exit 5\n",
+            &prompt(sleep),
+            r"up\r\n=>\x03",
+            &prompt("echo code=$?"),
+            r"code=130\r\n=>",
+            &prompt(resume),
+            r"up\r\n=>\x1a",
+            r"Stopped=>",
+            &prompt("fg"),
+            r"resumed\r\n=>",
+            &prompt("echo code=$?"),
+            r"code=6\r\n=>",
+            &prompt("exit 5"),
         ],
-        &shell,
-    );
-    // What control-C and control-backslash do to a command they do once, and the lab outlives them.
-    let python: Vec<&str> = lab.split(' ').chain(["python3", "-c", twice]).collect();
-    at_terminal("9", &[r"up=>\x03"], &python);
-    let quit: Vec<&str> = lab
-        .split(' ')
-        .chain(["sh", "-c", "ulimit -c 0; echo up; exec sleep 1000"])
-        .collect();
-    at_terminal("131", &[r"up=>\x1c"], &quit);
-    // A shell takes the terminal; after the lab it is back with those who started the lab.
-    let script = format!("{lab} bash --norc -i; echo after; read line; test $line = hello && exit 3");
-    at_terminal(
-        "3",
-        &[r"PROMPT> =>exit\n", r"after=>hello\n"],
-        &["sh", "-c", &script],
+        &in_lab(&["bash", "--norc", "-i"]),
     );
     // The lab is suspended and resumed together with its command.
     at_terminal(
         "4",
         &[
-            &format!(r"PROMPT> =>{lab} cat\n"),
-            cat,
-            &format!(r"{repeated}=>\x1a"),
-            suspended,
-            r"cat\r\n=>two\n",
-            r"two\r\ntwo\r\n=>\x04",
-            r"PROMPT> =>exit 4\n",
+            &prompt(&format!("{lab} {resume}")),
+            r"up\r\n=>\x1a",
+            r"Stopped=>",
+            &prompt("fg"),
+            r"resumed\r\n=>",
+            &prompt("echo code=$?"),
+            r"code=6\r\n=>",
+            &prompt("exit 4"),
         ],
-        &["bash", "--norc", "-i"],
+        &["bash", "--norc", "-i"].map(str::to_owned),
+    );
+    // Control-C is heard once, and the lab outlives it; so it does control-backslash.
+    let once = "import signal, sys\n\
+                try:\n    print('up', flush=True)\n    signal.pause()\n\
+                except KeyboardInterrupt:\n    pass\n\
+                try:\n    signal.sigtimedwait([signal.SIGUSR1], 1)\n\
+                except KeyboardInterrupt:\n    sys.exit(1)\n\
+                sys.exit(9)";
+    at_terminal("9", &[r"up=>\x03"], &in_lab(&["python3", "-c", once]));
+    let quit = "ulimit -c 0; echo up; exec sleep 1000";
+    at_terminal("131", &[r"up=>\x1c"], &in_lab(&["sh", "-c", quit]));
+    // A shell takes the terminal; after the lab it is back with those who started the lab.
+    let script =
+        format!("{lab} bash --norc -i; echo after; read line; test $line = hello && exit 3");
+    at_terminal(
+        "3",
+        &[&prompt("exit"), r"after=>hello\n"],
+        &["sh", "-c", &script].map(str::to_owned),
     );
 }
 
 #[test]
 fn an_ordinary_user_can_make_a_lab() {
     const TEST: &str = "an_ordinary_user_can_make_a_lab";
-    for args in LABS {
-        let command = [
-            "python3",
-            "-c",
-            "import os, socket, time\n\
-             kernel = socket.create_server(('192.168.69.100', 7))\n\
-             socket.create_connection(('192.168.69.100', 7)).close()\n\
-             socket.create_server(('fdaa::100', 7), family=socket.AF_INET6)\n\
-             print(os.getuid(), os.getgid(), os.getpid())",
-        ];
-        let all = [args, &["--"], &command].concat();
-        let Some(output) = as_ordinary_user(0o666, &all) else {
-            return not_run(TEST, "only root can become an ordinary user with a TAP device");
-        };
-        if output.status.code() == Some(4) {
-            return not_run(TEST, &String::from_utf8_lossy(&output.stderr));
-        }
-        assert_eq!(output.stdout, b"0 0 2\n", "{}", told(&output));
-        assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    // The names are those of the user namespace; the program asks the services from the kernel's side.
+    let script = "id -u; id -g; echo $$; grep -o tap0 /proc/net/dev; $0 greet $1";
+    let Some(output) = as_ordinary_user(0o666, |program| {
+        let greet = [program, "192.168.69.1:8898"];
+        [&["lab", "--", "sh", "-c", script], &greet[..]].concat()
+    }) else {
+        return not_run(
+            TEST,
+            "only root can become an ordinary user with a TAP device",
+        );
+    };
+    if output.status.code() == Some(4) {
+        return not_run(TEST, &String::from_utf8_lossy(&output.stderr));
     }
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "0\n0\n2\ntap0\nhi\n",
+        "{}",
+        told(&output)
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
 }
 
 #[test]
 fn an_ordinary_user_is_told_what_is_missing() {
     const TEST: &str = "an_ordinary_user_is_told_what_is_missing";
-    for args in LABS {
-        let all = [args, &["--", "true"]].concat();
-        let Some(output) = as_ordinary_user(0o600, &all) else {
-            return not_run(TEST, "only root can become an ordinary user without a TAP device");
-        };
-        assert_eq!(output.status.code(), Some(4), "{}", told(&output));
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        for said in [
-            "/dev/net/tun may not be opened, its mode is 0600",
-            "sudo chmod 0666 /dev/net/tun",
-            "sudo smoltalk lab",
-        ] {
-            assert!(stderr.contains(said), "{}", told(&output));
-        }
+    let Some(output) = as_ordinary_user(0o600, |_| vec!["lab", "--", "true"]) else {
+        return not_run(
+            TEST,
+            "only root can become an ordinary user without a TAP device",
+        );
+    };
+    assert_eq!(output.status.code(), Some(4), "{}", told(&output));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    for said in [
+        "/dev/net/tun may not be opened, its mode is 0600",
+        "sudo chmod 0666 /dev/net/tun",
+        "sudo smoltalk lab",
+    ] {
+        assert!(stderr.contains(said), "{}", told(&output));
     }
 }
 
@@ -362,9 +375,8 @@ fn programs_in_the_lab_reach_the_services() {
     in_lab("programs_in_the_lab_reach_the_services", &[], || {
         let patience = Some(Duration::from_secs(10));
         for ip in ["192.168.69.1", "[fdaa::1]"] {
-            let address = |port: u16| -> SocketAddr {
-                format!("{ip}:{port}").parse().expect("an address")
-            };
+            let address =
+                |port: u16| -> SocketAddr { format!("{ip}:{port}").parse().expect("an address") };
             let mut stream = TcpStream::connect(address(8898)).expect("a connection");
             stream.set_read_timeout(patience).expect("a timeout");
             stream.write_all(b"hello").expect("sent");
@@ -373,7 +385,11 @@ fn programs_in_the_lab_reach_the_services() {
             assert_eq!(answer, b"hi");
             let _ = stream.shutdown(Shutdown::Both);
 
-            let any = if ip.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+            let any = if ip.starts_with('[') {
+                "[::]:0"
+            } else {
+                "0.0.0.0:0"
+            };
             let socket = UdpSocket::bind(any).expect("a socket");
             socket.set_read_timeout(patience).expect("a timeout");
             let mut buf = [0; 1024];
@@ -438,7 +454,7 @@ fn labs_do_not_see_each_other() {
     let mut labs: Vec<(Running, std::io::PipeWriter)> = (0..2)
         .map(|_| {
             let (stdin, keep) = std::io::pipe().expect("a pipe");
-            let mut lab = Command::new(SMOLTALK);
+            let mut lab = smoltalk();
             lab.args(["lab", "--"]).args(command).stdin(stdin);
             (Running::start(&mut lab), keep)
         })
@@ -470,10 +486,9 @@ fn a_command_can_serve_in_a_lab_without_services() {
     );
     let home = std::env::temp_dir().join(format!("smoltalk-lab-home-{}", std::process::id()));
     fs::create_dir_all(&home).expect("a folder");
-    let output = Command::new(SMOLTALK)
+    let output = smoltalk()
         .args(["lab", "--no-serve", "--", "sh", "-c", &script])
         .env("HOME", &home)
-        .stdin(Stdio::null())
         .output()
         .expect("smoltalk runs");
     let _ = fs::remove_dir_all(&home);
@@ -481,49 +496,57 @@ fn a_command_can_serve_in_a_lab_without_services() {
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
 }
 
-/// Runs `smoltalk ARGS` as an ordinary user who sees a `/dev/net/tun` of the given mode. `None` if a test may not
-/// set that up here.
-fn as_ordinary_user(tun_mode: u32, args: &[&str]) -> Option<Output> {
+/// Runs smoltalk as an ordinary user who sees a `/dev/net/tun` of the given mode, with the arguments that `args`
+/// makes of the program's path. `None` if a test may not set that up here.
+fn as_ordinary_user(
+    tun_mode: u32,
+    args: impl for<'p> FnOnce(&'p str) -> Vec<&'p str> + Send,
+) -> Option<Output> {
     const NOBODY: u32 = 65_534;
     const NONE: Option<&Path> = None;
     if !geteuid().is_root() {
         return None;
     }
-    // The build's own folder may be closed to others.
+    // The build's own folder may be closed to others, and so is root's configuration.
     let program = copy_for_everybody();
-    let command = || {
-        let mut command = Command::new(&program);
-        command.args(args).stdin(Stdio::null());
-        command.uid(NOBODY).gid(NOBODY).current_dir("/");
-        command
+    let mut command = Command::new(&program);
+    command
+        .args(args(program.to_str().expect("a path of ours")))
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .current_dir("/")
+        .env("HOME", "/")
+        .env_remove("XDG_CONFIG_HOME")
+        .stdin(Stdio::null());
+    let prepare = || {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
+        let tmpfs = Some("tmpfs");
+        mount(tmpfs, "/dev/net", tmpfs, MsFlags::empty(), NONE)?;
+        let (tun, device) = ("/dev/net/tun", makedev(10, 200));
+        mknod(tun, SFlag::S_IFCHR, Mode::empty(), device)?;
+        fs::set_permissions(tun, Permissions::from_mode(tun_mode)).expect("a node of our own");
+        Ok::<(), nix::Error>(())
     };
-    // Mounts are of this thread and its children only.
+    // What is mounted so is seen by this thread and its children only.
     let output = thread::scope(|scope| {
-        let prepared = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNS)?;
-            mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
-            mount(Some("tmpfs"), "/dev/net", Some("tmpfs"), MsFlags::empty(), NONE)?;
-            let device = makedev(10, 200);
-            let tun = "/dev/net/tun";
-            mknod(tun, SFlag::S_IFCHR, Mode::empty(), device)?;
-            fs::set_permissions(tun, std::os::unix::fs::PermissionsExt::from_mode(tun_mode))
-                .expect("the mode of our own device node");
-            Ok::<_, nix::Error>(command().output().expect("smoltalk runs"))
+        let output = scope.spawn(|| {
+            prepare().ok()?;
+            Some(command.output().expect("smoltalk runs"))
         });
-        prepared.join().expect("the thread ends")
+        output.join().expect("the thread ends")
     });
     let _ = fs::remove_file(&program);
-    output.ok()
+    output
 }
 
+/// A copy of the program that everybody may run.
 fn copy_for_everybody() -> PathBuf {
-    use std::os::unix::fs::PermissionsExt;
-    use std::sync::atomic::{AtomicU32, Ordering};
     static COPIES: AtomicU32 = AtomicU32::new(0);
     let copy = COPIES.fetch_add(1, Ordering::Relaxed);
     let name = format!("smoltalk-lab-test-{}-{copy}", std::process::id());
     let program = std::env::temp_dir().join(name);
     fs::copy(SMOLTALK, &program).expect("a copy of the program");
-    fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("its mode");
+    fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("its mode");
     program
 }

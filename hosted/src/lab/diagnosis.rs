@@ -144,7 +144,8 @@ fn about_tun(facts: &Facts, errno: Errno) -> Obstacle {
         "to allow it start the container with --device /dev/net/tun --cap-add NET_ADMIN";
     match errno {
         Errno::ENOENT | Errno::ENOTDIR => {
-            let mut missing = Obstacle::command(facts, format!("{CONTROL} is missing"), "modprobe tun");
+            let mut missing =
+                Obstacle::command(facts, format!("{CONTROL} is missing"), "modprobe tun");
             missing
                 .remedy
                 .push_str(" (in a container: start it with --device /dev/net/tun)");

@@ -31,14 +31,13 @@ pub fn in_lab(test: &str, lab_args: &[&str], body: impl FnOnce()) {
         return;
     }
     let this = std::env::current_exe().expect("the test's own program");
-    let output = Command::new(SMOLTALK)
+    let output = smoltalk()
         .arg("lab")
         .args(lab_args)
         .arg("--")
         .arg(this)
         .args(["--exact", test, "--nocapture", "--include-ignored"])
         .env(IN_LAB, test)
-        .stdin(Stdio::null())
         .output()
         .expect("smoltalk runs");
     // A name that no test has would run none, and succeed.
@@ -81,13 +80,23 @@ pub fn not_run(test: &str, why: &str) {
     );
 }
 
-/// Runs `smoltalk ARGS` to its end, without standard input.
+/// The program under test, without what a person has set for it, and without standard input.
+pub fn smoltalk() -> Command {
+    let mut command = Command::new(SMOLTALK);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("SMOLTALK_") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .env("XDG_CONFIG_HOME", "/dev/null")
+        .stdin(Stdio::null());
+    command
+}
+
+/// Runs `smoltalk ARGS` to its end.
 pub fn run(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Output {
-    Command::new(SMOLTALK)
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .expect("smoltalk runs")
+    smoltalk().args(args).output().expect("smoltalk runs")
 }
 
 /// All that a program left: for a failing assertion.
@@ -110,9 +119,9 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts `smoltalk ARGS` without standard input.
+    /// Starts `smoltalk ARGS`.
     pub fn smoltalk(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
-        Self::start(Command::new(SMOLTALK).args(args).stdin(Stdio::null()))
+        Self::start(smoltalk().args(args))
     }
 
     /// Starts `command`, reading its standard output and standard error.
