@@ -10,9 +10,7 @@ use nix::errno::Errno;
 use nix::unistd::geteuid;
 
 use crate::error::Error;
-
-/// Where programs get TAP devices from.
-pub(super) const TUN: &str = "/dev/net/tun";
+use crate::tap::sys::CONTROL;
 
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
@@ -71,10 +69,10 @@ impl Facts {
             tun: OpenOptions::new()
                 .read(true)
                 .write(true)
-                .open(TUN)
+                .open(CONTROL)
                 .err()
                 .map(|error| errno(&error)),
-            tun_mode: fs::metadata(TUN)
+            tun_mode: fs::metadata(CONTROL)
                 .ok()
                 .map(|tun| tun.permissions().mode() & 0o7777),
             unprivileged_userns_clone: sysctl("kernel/unprivileged_userns_clone"),
@@ -146,7 +144,8 @@ fn about_tun(facts: &Facts, errno: Errno) -> Obstacle {
         "to allow it start the container with --device /dev/net/tun --cap-add NET_ADMIN";
     match errno {
         Errno::ENOENT | Errno::ENOTDIR => {
-            let mut missing = Obstacle::command(facts, format!("{TUN} is missing"), "modprobe tun");
+            let mut missing =
+                Obstacle::command(facts, format!("{CONTROL} is missing"), "modprobe tun");
             missing
                 .remedy
                 .push_str(" (in a container: start it with --device /dev/net/tun)");
@@ -154,22 +153,22 @@ fn about_tun(facts: &Facts, errno: Errno) -> Obstacle {
         }
         Errno::ENODEV | Errno::ENXIO => Obstacle::command(
             facts,
-            format!("{TUN} is there, but the kernel's tun driver is not"),
+            format!("{CONTROL} is there, but the kernel's tun driver is not"),
             "modprobe tun",
         ),
         Errno::EACCES => {
-            let mut what = format!("{TUN} may not be opened");
+            let mut what = format!("{CONTROL} may not be opened");
             if let Some(mode) = facts.tun_mode {
                 let _ = write!(what, ", its mode is {mode:04o}");
             }
             Obstacle::command(facts, what, "chmod 0666 /dev/net/tun")
         }
         Errno::EPERM => Obstacle::new(
-            format!("{TUN} is withheld from this container"),
+            format!("{CONTROL} is withheld from this container"),
             TO_THE_CONTAINER,
         ),
         errno => Obstacle::new(
-            format!("{TUN} cannot be opened: {}", errno.desc()),
+            format!("{CONTROL} cannot be opened: {}", errno.desc()),
             TO_THE_CONTAINER,
         ),
     }

@@ -16,11 +16,18 @@ use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+
+use super::tell;
+use crate::error;
 
 /// How long a command has to end by itself once it is asked to.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// By this the lab asks for a SIGINT to the command. It is not SIGINT itself because control-C sends that to this
+/// process too, being in the terminal's foreground like the command, which would then have it twice.
+pub(super) const INTERRUPT: Signal = Signal::SIGUSR1;
 
 /// Runs as the first process of a process namespace: `arguments` are the lab's own id as `/proc` has it, the
 /// number of a descriptor to close when signals can be taken, and the command. Returns the command's exit code
@@ -47,15 +54,13 @@ pub fn init(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     if prctl::set_pdeathsig(Signal::SIGKILL).is_err() || parent().as_deref() != lab.to_str() {
         return 1;
     }
-    let Ok(mut signals) = Signals::new([SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM]) else {
+    let Ok(mut signals) = Signals::new([SIGCHLD, SIGHUP, SIGTERM, INTERRUPT as i32]) else {
         return 1;
     };
     let _ = nix::unistd::close(ready);
     show_own_processes();
 
-    let mut command = Command::new(&program);
-    command.args(arguments).env("SMOLTALK_LAB", "1");
-    let child = match command.spawn() {
+    let child = match Command::new(&program).args(arguments).spawn() {
         Ok(child) => Pid::from_raw(child.id() as i32),
         Err(error) => return cannot_run(&program, &error),
     };
@@ -67,8 +72,7 @@ pub fn init(arguments: impl IntoIterator<Item = OsString>) -> u8 {
                     return code;
                 }
             }
-            SIGINT | SIGQUIT => send(child, signal),
-            _ => {
+            SIGHUP | SIGTERM => {
                 send(EVERYBODY, signal);
                 if !std::mem::replace(&mut ending, true) {
                     thread::spawn(move || {
@@ -77,6 +81,7 @@ pub fn init(arguments: impl IntoIterator<Item = OsString>) -> u8 {
                     });
                 }
             }
+            _ => send(child, SIGINT),
         }
     }
     1
@@ -86,7 +91,7 @@ pub fn init(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 const EVERYBODY: Pid = Pid::from_raw(-1);
 
 fn not_for_people() -> u8 {
-    eprintln!("smoltalk: `smoltalk lab` starts this subcommand itself; run `smoltalk lab` instead");
+    tell("`smoltalk lab` starts this subcommand itself; run `smoltalk lab` instead");
     2
 }
 
@@ -114,9 +119,9 @@ fn show_own_processes() {
 fn cannot_run(program: &OsString, error: &io::Error) -> u8 {
     let (code, why) = match error.kind() {
         io::ErrorKind::NotFound => (127, "not found".to_owned()),
-        _ => (126, error.to_string()),
+        _ => (126, error::reason(error)),
     };
-    eprintln!("smoltalk: lab: {}: {why}", program.display());
+    tell(&format!("lab: {}: {why}", program.display()));
     code
 }
 

@@ -19,6 +19,7 @@ use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
 
 use super::INIT;
 use super::diagnosis::{Facts, diagnose};
+use super::init::INTERRUPT;
 use super::namespace;
 use crate::error::Error;
 use crate::network::Signal;
@@ -96,10 +97,9 @@ impl Job {
         match signal {
             Signal::Child => return self.poll_exit(),
             Signal::Interrupt => {
-                // From the terminal it goes to the command too, being in the same process group; and twice would
-                // be once too often.
+                // From the terminal the command has it too, and twice would be once too often.
                 if !terminal().is_some_and(|terminal| has(&terminal)) {
-                    self.send(signal::SIGINT);
+                    self.send(INTERRUPT);
                 }
             }
             Signal::Terminate => self.end(signal::SIGTERM),

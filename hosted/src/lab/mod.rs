@@ -20,7 +20,7 @@ mod namespace;
 
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
@@ -169,14 +169,19 @@ fn configure(name: &str) -> Result<(), Error> {
     for (ip, prefix) in KERNEL {
         match links.add_address(name, ip, prefix) {
             Ok(()) => {}
-            Err(error) if ip.is_ipv6() => eprintln!(
-                "smoltalk: lab: this system has no IPv6, so the lab has IPv4 only: {}",
+            Err(error) if ip.is_ipv6() => tell(&format!(
+                "lab: this system has no IPv6, so the lab has IPv4 only: {}",
                 error::reason(&error)
-            ),
+            )),
             Err(error) => return Err(failed(error)),
         }
     }
     Ok(())
+}
+
+/// A note on standard error, which nobody may be reading.
+fn tell(note: &str) {
+    let _ = writeln!(io::stderr(), "smoltalk: {note}");
 }
 
 fn or_shell(command: Vec<OsString>) -> Vec<OsString> {
