@@ -19,6 +19,7 @@ use smoltalk::Duration;
 #[command(
     name = "smoltalk",
     version,
+    args_override_self = true,
     disable_help_subcommand = true,
     max_term_width = 100,
     after_long_help = AFTER_HELP
