@@ -1,0 +1,688 @@
+//! Datagrams on the host's UDP sockets.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+
+use mio::{Interest, Registry, Token};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
+};
+use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use smoltalk::{Arrival, DatagramTransport, Sent, Unreachable};
+use socket2::{Domain, Socket, Type};
+
+/// A UDP socket, and what waits between it and the service.
+#[derive(Debug)]
+pub struct Datagrams {
+    socket: mio::net::UdpSocket,
+    state: UdpSocketState,
+    local: SocketAddr,
+    remote: Option<SocketAddr>,
+    token: Token,
+    batch: Batch,
+    sources: Option<Sources>,
+    /// A datagram that the system had no room for.
+    held: Option<Held>,
+    /// What became of a held datagram, to be told.
+    failed: Option<(SocketAddr, Unreachable)>,
+    news: News,
+    readable: bool,
+    writable: bool,
+}
+
+/// Whether the system is asked what became of datagrams sent from a socket without a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    Unwatched,
+    /// There is none.
+    None,
+    /// There may be some.
+    Perhaps,
+}
+
+#[derive(Debug)]
+struct Held {
+    to: SocketAddr,
+    payload: Vec<u8>,
+}
+
+impl Datagrams {
+    /// A socket at `local` for datagrams from anyone.
+    pub fn bind(local: SocketAddr, token: Token, registry: &Registry) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(local), Type::DGRAM, None)?;
+        if local.is_ipv6() {
+            // An unspecified address means every address, the IPv4 ones too, whatever the system's default is.
+            socket.set_only_v6(!local.ip().is_unspecified())?;
+        }
+        // No SO_REUSEADDR: on Linux it would let another socket take all our datagrams, and us another's.
+        socket.bind(&local.into())?;
+        Self::new(socket, None, token, registry)
+    }
+
+    /// A socket at a free port for datagrams to and from `remote`.
+    pub fn dial(remote: SocketAddr, token: Token, registry: &Registry) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(remote), Type::DGRAM, None)?;
+        socket.connect(&remote.into())?;
+        Self::new(socket, Some(remote), token, registry)
+    }
+
+    fn new(
+        socket: Socket,
+        remote: Option<SocketAddr>,
+        token: Token,
+        registry: &Registry,
+    ) -> io::Result<Self> {
+        // As much as the system grants, for bursts.
+        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        let mut socket = mio::net::UdpSocket::from_std(socket.into());
+        let local = socket.local_addr()?;
+        registry.register(&mut socket, token, Interest::READABLE)?;
+        Ok(Self {
+            socket,
+            state,
+            local,
+            remote,
+            token,
+            batch: Batch::new(),
+            sources: local.ip().is_unspecified().then(Sources::new),
+            held: None,
+            failed: None,
+            news: News::Unwatched,
+            readable: true,
+            writable: true,
+        })
+    }
+
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Asks the system to keep what ICMP says about datagrams from here (ip(7), `IP_RECVERR`).
+    pub fn watch_unreachable(&mut self) -> io::Result<()> {
+        if self.local.is_ipv6() {
+            setsockopt(&self.socket, sockopt::Ipv6RecvErr, &true)?;
+        }
+        // An IPv6 socket sends IPv4 too, if it is bound to every address.
+        setsockopt(&self.socket, sockopt::Ipv4RecvErr, &true)?;
+        self.news = News::Perhaps;
+        Ok(())
+    }
+
+    /// Notes what the event queue said.
+    pub fn set_ready(&mut self, readable: bool, writable: bool) {
+        self.readable |= readable;
+        self.writable |= writable;
+        if readable && self.news == News::None {
+            self.news = News::Perhaps;
+        }
+    }
+
+    /// The next datagram that is known not to have arrived.
+    fn poll_news(&mut self) -> Option<(SocketAddr, Unreachable)> {
+        while self.news == News::Perhaps {
+            let Ok((to, errno)) = read_error(&self.socket) else {
+                self.news = News::None;
+                break;
+            };
+            if let (Some(to), Some(why)) = (to, unreachable(errno)) {
+                return Some((to, why));
+            }
+        }
+        None
+    }
+
+    pub fn transport<'a>(&'a mut self, registry: &'a Registry) -> Transport<'a> {
+        Transport {
+            endpoint: self,
+            registry,
+        }
+    }
+
+    fn transmit(&mut self, to: SocketAddr, payload: &[u8]) -> io::Result<()> {
+        let source = self.sources.as_ref().and_then(|sources| sources.get(to));
+        match self.transmit_from(source, to, payload) {
+            // It may be the news of another datagram, and this one was not sent for it. It comes only once.
+            Err(error)
+                if self.news != News::Unwatched
+                    && error.raw_os_error().and_then(unreachable).is_some() =>
+            {
+                self.news = News::Perhaps;
+                self.transmit_from(source, to, payload)
+            }
+            // The address that the peer wrote to was a broadcast address, or it is not ours any more.
+            Err(error)
+                if source.is_some()
+                    && error.raw_os_error().and_then(unreachable) == Some(Unreachable::NoRoute) =>
+            {
+                self.transmit_from(None, to, payload)
+            }
+            result => result,
+        }
+    }
+
+    fn transmit_from(
+        &self,
+        source: Option<IpAddr>,
+        to: SocketAddr,
+        payload: &[u8],
+    ) -> io::Result<()> {
+        let destination = match to {
+            SocketAddr::V4(to) if self.local.is_ipv6() => {
+                SocketAddrV6::new(to.ip().to_ipv6_mapped(), to.port(), 0, 0).into()
+            }
+            to => to,
+        };
+        let transmit = Transmit {
+            destination,
+            ecn: None,
+            contents: payload,
+            segment_size: None,
+            src_ip: source,
+        };
+        self.state
+            .try_send(UdpSockRef::from(&self.socket), &transmit)
+    }
+
+    /// What a failed transmission means. An error only if the socket itself is broken.
+    fn judge(error: io::Error) -> io::Result<Sent> {
+        match error.raw_os_error() {
+            // Lost on the way, as far as the sender can tell: nothing says that it cannot go there.
+            Some(libc::ENOBUFS | libc::ENOMEM) => Ok(Sent::Queued),
+            Some(errno) => match unreachable(errno) {
+                Some(why) => Ok(Sent::Unreachable(why)),
+                None => Err(error),
+            },
+            None => Err(error),
+        }
+    }
+}
+
+/// A socket as the pump sees it.
+#[derive(Debug)]
+pub struct Transport<'a> {
+    endpoint: &'a mut Datagrams,
+    registry: &'a Registry,
+}
+
+impl Transport<'_> {
+    /// Asks the event queue for what we wait for. Room to send only while we do: each datagram that has left
+    /// would wake us otherwise.
+    fn watch(&mut self, interest: Interest) -> io::Result<()> {
+        self.registry
+            .reregister(&mut self.endpoint.socket, self.endpoint.token, interest)
+    }
+}
+
+impl DatagramTransport for Transport<'_> {
+    type Error = io::Error;
+
+    fn recv(&mut self) -> io::Result<Option<Arrival<'_>>> {
+        let endpoint = &mut *self.endpoint;
+        if let Some((to, why)) = endpoint.failed.take() {
+            return Ok(Some(Arrival::Unreachable { to, why }));
+        }
+        if endpoint.batch.is_empty()
+            && let Some((to, why)) = endpoint.poll_news()
+        {
+            return Ok(Some(Arrival::Unreachable { to, why }));
+        }
+        while endpoint.batch.is_empty() && endpoint.readable {
+            let received = endpoint
+                .batch
+                .fill(&endpoint.state, UdpSockRef::from(&endpoint.socket));
+            match received {
+                // A socket without a peer has no errors to tell of, so fewer than asked for means: that was all.
+                Ok(full) => {
+                    endpoint.readable =
+                        full || endpoint.remote.is_some() || endpoint.news != News::Unwatched;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    endpoint.readable = false;
+                }
+                Err(error) => {
+                    let errno = error.raw_os_error();
+                    if matches!(errno, Some(libc::ENOBUFS | libc::ENOMEM)) {
+                        // It stays where it is, and the next turn tries again.
+                        return Ok(None);
+                    }
+                    let Some(why) = errno.and_then(unreachable) else {
+                        return Err(error);
+                    };
+                    let news = match endpoint.remote {
+                        Some(to) => Some((to, why)),
+                        None if endpoint.news == News::Unwatched => None,
+                        None => {
+                            endpoint.news = News::Perhaps;
+                            endpoint.poll_news()
+                        }
+                    };
+                    let Some((to, why)) = news else { continue };
+                    return Ok(Some(Arrival::Unreachable { to, why }));
+                }
+            }
+        }
+        let Some(next) = endpoint.batch.next() else {
+            return Ok(None);
+        };
+        if let (Some(sources), Some(to)) = (&mut endpoint.sources, next.to) {
+            sources.put(next.from, to);
+        }
+        Ok(Some(Arrival::Datagram {
+            from: next.from,
+            payload: endpoint.batch.bytes(next.bytes),
+        }))
+    }
+
+    fn can_send(&mut self, _: usize) -> bool {
+        let endpoint = &mut *self.endpoint;
+        let Some(held) = endpoint.held.take() else {
+            return true;
+        };
+        if !endpoint.writable {
+            endpoint.held = Some(held);
+            return false;
+        }
+        match endpoint.transmit(held.to, &held.payload) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                endpoint.writable = false;
+                endpoint.held = Some(held);
+                return false;
+            }
+            Err(error) => {
+                if let Ok(Sent::Unreachable(why)) = Datagrams::judge(error) {
+                    endpoint.failed = Some((held.to, why));
+                }
+            }
+        }
+        // If the event queue does not take it back we are woken more often than need be.
+        let _ = self.watch(Interest::READABLE);
+        true
+    }
+
+    fn send(&mut self, to: SocketAddr, payload: &[u8]) -> io::Result<Sent> {
+        match self.endpoint.transmit(to, payload) {
+            Ok(()) => Ok(Sent::Queued),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.endpoint.held = Some(Held {
+                    to,
+                    payload: payload.to_vec(),
+                });
+                self.endpoint.writable = false;
+                self.watch(Interest::READABLE | Interest::WRITABLE)?;
+                Ok(Sent::Queued)
+            }
+            Err(error) => Datagrams::judge(error),
+        }
+    }
+}
+
+/// What the system asks for a receive buffer: 2 MiB, some thousands of small datagrams.
+const RECEIVE_BUFFER: usize = 2 << 20;
+
+/// Why a datagram cannot go where it was to go, if that is what `errno` says.
+fn unreachable(errno: i32) -> Option<Unreachable> {
+    match errno {
+        libc::ECONNREFUSED => Some(Unreachable::Refused),
+        libc::EHOSTUNREACH
+        | libc::ENETUNREACH
+        | libc::ENETDOWN
+        | libc::EHOSTDOWN
+        | libc::ENODEV
+        | libc::ENONET
+        | libc::EADDRNOTAVAIL
+        | libc::EAFNOSUPPORT
+        | libc::ENOPROTOOPT
+        | libc::EPROTO
+        | libc::ETIMEDOUT
+        | libc::EINVAL => Some(Unreachable::NoRoute),
+        libc::EPERM | libc::EACCES => Some(Unreachable::Prohibited),
+        libc::EMSGSIZE => Some(Unreachable::TooLong),
+        _ => None,
+    }
+}
+
+/// Takes the next entry out of the socket's error queue: where the datagram was to go, and why it did not.
+fn read_error(socket: &mio::net::UdpSocket) -> io::Result<(Option<SocketAddr>, i32)> {
+    // The datagram itself is in the queue as well, and is not looked at.
+    let mut payload = [];
+    let mut buffers = [IoSliceMut::new(&mut payload)];
+    // More than enough for the error and all else that was asked for with each datagram.
+    let mut control = vec![0; 512];
+    let message = recvmsg::<SockaddrStorage>(
+        socket.as_raw_fd(),
+        &mut buffers,
+        Some(&mut control),
+        MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT,
+    )?;
+    let to = message.address.and_then(|to| {
+        let v4 = to
+            .as_sockaddr_in()
+            .map(|to| SocketAddr::from(SocketAddrV4::from(*to)));
+        let v6 = to.as_sockaddr_in6().map(|to| SocketAddrV6::from(*to));
+        v4.or_else(|| {
+            v6.map(|to| match to.ip().to_ipv4_mapped() {
+                Some(v4) => SocketAddr::new(v4.into(), to.port()),
+                None => to.into(),
+            })
+        })
+    });
+    let errno = message.cmsgs()?.find_map(|message| match message {
+        ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _) => {
+            Some(error.ee_errno.cast_signed())
+        }
+        _ => None,
+    });
+    Ok((to, errno.unwrap_or(0)))
+}
+
+/// Datagrams taken from the system in one call.
+#[derive(Debug)]
+struct Batch {
+    buffers: Box<[u8]>,
+    metas: [RecvMeta; Self::BUFFERS],
+    /// Buffers that were filled.
+    count: usize,
+    /// The buffer and the place in it where the next datagram begins.
+    index: usize,
+    offset: usize,
+}
+
+/// A received datagram.
+struct Datagram {
+    from: SocketAddr,
+    /// The address it was sent to, if the system told.
+    to: Option<IpAddr>,
+    bytes: Range<usize>,
+}
+
+impl Batch {
+    const BUFFERS: usize = 16;
+    /// Bytes in each: the longest datagram there is, and as many as the kernel puts together at most.
+    const SIZE: usize = 65_536;
+
+    /// The buffers take memory only once they are written to.
+    fn new() -> Self {
+        Self {
+            buffers: vec![0; Self::BUFFERS * Self::SIZE].into_boxed_slice(),
+            metas: [RecvMeta::default(); Self::BUFFERS],
+            count: 0,
+            index: 0,
+            offset: 0,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.index == self.count
+    }
+
+    /// Takes in what has arrived, and returns whether there may be more.
+    fn fill(&mut self, state: &UdpSocketState, socket: UdpSockRef<'_>) -> io::Result<bool> {
+        (self.count, self.index, self.offset) = (0, 0, 0);
+        let mut buffers = self.buffers.chunks_exact_mut(Self::SIZE);
+        let mut slices: [IoSliceMut<'_>; Self::BUFFERS] =
+            std::array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap_or_default()));
+        self.count = state.recv(socket, &mut slices, &mut self.metas)?;
+        Ok(self.count == Self::BUFFERS)
+    }
+
+    fn next(&mut self) -> Option<Datagram> {
+        if self.is_empty() {
+            return None;
+        }
+        let meta = &self.metas[self.index];
+        let base = self.index * Self::SIZE;
+        let start = self.offset;
+        // The kernel may have put several datagrams of one sender into one buffer, each `stride` long but the
+        // last. An empty datagram has a stride of nothing.
+        let end = match meta.stride {
+            0 => meta.len,
+            stride => meta.len.min(start + stride),
+        };
+        let datagram = Datagram {
+            from: SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port()),
+            to: meta.dst_ip,
+            bytes: base + start..base + end,
+        };
+        // An IPv6 address of one link only is nothing without its scope.
+        let datagram = match meta.addr {
+            SocketAddr::V6(addr) if addr.ip().to_ipv4_mapped().is_none() => Datagram {
+                from: addr.into(),
+                ..datagram
+            },
+            _ => datagram,
+        };
+        if end >= meta.len {
+            self.index += 1;
+            self.offset = 0;
+        } else {
+            self.offset = end;
+        }
+        Some(datagram)
+    }
+
+    fn bytes(&self, range: Range<usize>) -> &[u8] {
+        &self.buffers[range]
+    }
+}
+
+/// To which of our addresses the last peers wrote, so that the answer comes from there. A peer that another has
+/// pushed out is answered from the address that the system prefers.
+#[derive(Debug)]
+struct Sources {
+    entries: [Option<(SocketAddr, IpAddr)>; Self::ENTRIES],
+    hasher: RandomState,
+}
+
+impl Sources {
+    const ENTRIES: usize = 64;
+
+    fn new() -> Self {
+        Self {
+            entries: [None; Self::ENTRIES],
+            hasher: RandomState::new(),
+        }
+    }
+
+    fn slot(&self, peer: SocketAddr) -> usize {
+        self.hasher.hash_one(peer) as usize % Self::ENTRIES
+    }
+
+    fn put(&mut self, peer: SocketAddr, source: IpAddr) {
+        self.entries[self.slot(peer)] = (!source.is_multicast()).then_some((peer, source));
+    }
+
+    fn get(&self, peer: SocketAddr) -> Option<IpAddr> {
+        self.entries[self.slot(peer)]
+            .filter(|(known, _)| *known == peer)
+            .map(|(_, source)| source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn datagrams_that_the_kernel_put_together_come_apart_again() {
+        let mut batch = Batch::new();
+        let mut put = |index: usize, bytes: &[u8], stride: usize, from: &str| {
+            let start = index * Batch::SIZE;
+            batch.buffers[start..start + bytes.len()].copy_from_slice(bytes);
+            batch.metas[index].len = bytes.len();
+            batch.metas[index].stride = stride;
+            batch.metas[index].addr = from.parse().unwrap();
+        };
+        put(0, b"aaabbbc", 3, "[::ffff:192.0.2.1]:7");
+        put(1, b"", 0, "192.0.2.2:7");
+        put(2, b"whole", 5, "[fe80::1%3]:7");
+        batch.count = 3;
+        let mut seen = Vec::new();
+        while let Some(datagram) = batch.next() {
+            seen.push((
+                datagram.from.to_string(),
+                String::from_utf8_lossy(batch.bytes(datagram.bytes)).into_owned(),
+            ));
+        }
+        let expected = [
+            ("192.0.2.1:7", "aaa"),
+            ("192.0.2.1:7", "bbb"),
+            ("192.0.2.1:7", "c"),
+            ("192.0.2.2:7", ""),
+            ("[fe80::1%3]:7", "whole"),
+        ];
+        assert_eq!(
+            seen,
+            expected.map(|(from, payload)| (from.to_owned(), payload.to_owned()))
+        );
+        assert!(batch.is_empty());
+    }
+
+    /// A socket with a peer to send to, and that peer.
+    fn pair(poll: &mio::Poll) -> (Datagrams, std::net::UdpSocket, SocketAddr) {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let endpoint = Datagrams::bind(any, Token(0), poll.registry()).unwrap();
+        let peer = std::net::UdpSocket::bind(any).unwrap();
+        peer.set_nonblocking(true).unwrap();
+        let to = peer.local_addr().unwrap();
+        (endpoint, peer, to)
+    }
+
+    #[test]
+    fn a_datagram_that_the_system_had_no_room_for_is_kept_and_holds_up_the_others() {
+        let poll = mio::Poll::new().unwrap();
+        let (mut endpoint, peer, to) = pair(&poll);
+        endpoint.held = Some(Held {
+            to,
+            payload: b"kept".to_vec(),
+        });
+        endpoint.writable = false;
+        assert!(!endpoint.transport(poll.registry()).can_send(1));
+        endpoint.set_ready(true, false);
+        assert!(!endpoint.transport(poll.registry()).can_send(1));
+        endpoint.set_ready(false, true);
+        assert!(endpoint.transport(poll.registry()).can_send(1));
+        let mut payload = [0; 8];
+        assert_eq!(peer.recv(&mut payload).unwrap(), 4);
+        assert_eq!(&payload[..4], b"kept");
+        // Once, that is.
+        assert!(endpoint.transport(poll.registry()).can_send(1));
+        assert!(peer.recv(&mut payload).is_err());
+    }
+
+    #[test]
+    fn a_kept_datagram_that_cannot_go_there_is_told_of() {
+        let poll = mio::Poll::new().unwrap();
+        let (mut endpoint, _, _) = pair(&poll);
+        let to = "127.0.0.1:0".parse().unwrap();
+        endpoint.held = Some(Held {
+            to,
+            payload: Vec::new(),
+        });
+        let mut transport = endpoint.transport(poll.registry());
+        assert!(transport.can_send(1));
+        let why = Unreachable::NoRoute;
+        assert_eq!(
+            transport.recv().unwrap(),
+            Some(Arrival::Unreachable { to, why })
+        );
+        assert_eq!(transport.recv().unwrap(), None);
+    }
+
+    #[test]
+    fn an_answer_leaves_from_elsewhere_if_it_cannot_leave_from_where_it_was_asked() {
+        let poll = mio::Poll::new().unwrap();
+        let (mut endpoint, peer, to) = pair(&poll);
+        let mut sources = Sources::new();
+        sources.put(to, [192, 0, 2, 1].into());
+        endpoint.sources = Some(sources);
+        let mut transport = endpoint.transport(poll.registry());
+        assert_eq!(transport.send(to, b"hi").unwrap(), Sent::Queued);
+        assert_eq!(peer.recv(&mut [0; 8]).unwrap(), 2);
+    }
+
+    #[test]
+    fn icmp_s_refusals_come_with_the_address_that_refused_and_cost_nobody_else_a_datagram() {
+        let poll = mio::Poll::new().unwrap();
+        for (local, ip) in [
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("[::1]:0", "[::1]:0"),
+            ("[::]:0", "127.0.0.1:0"),
+            ("[::]:0", "[::1]:0"),
+        ] {
+            let mut endpoint =
+                Datagrams::bind(local.parse().unwrap(), Token(0), poll.registry()).unwrap();
+            endpoint.watch_unreachable().unwrap();
+            let peer = std::net::UdpSocket::bind(ip).unwrap();
+            // It has a port and takes nothing from us there, having a peer of its own.
+            let refusing = std::net::UdpSocket::bind(ip).unwrap();
+            refusing.connect(peer.local_addr().unwrap()).unwrap();
+            let refuses = refusing.local_addr().unwrap();
+            let mut transport = endpoint.transport(poll.registry());
+            // On the loopback the refusal is there when the first call returns, and the second one gets it.
+            assert_eq!(transport.send(refuses, b"one").unwrap(), Sent::Queued);
+            let to = peer.local_addr().unwrap();
+            assert_eq!(transport.send(to, b"two").unwrap(), Sent::Queued);
+            assert_eq!(peer.recv(&mut [0; 8]).unwrap(), 3);
+            let why = Unreachable::Refused;
+            let told = Some(Arrival::Unreachable { to: refuses, why });
+            assert_eq!(transport.recv().unwrap(), told, "from {local} to {refuses}");
+            assert_eq!(transport.recv().unwrap(), None);
+            // And again, without anything sent in between.
+            assert_eq!(transport.send(refuses, b"three").unwrap(), Sent::Queued);
+            endpoint.set_ready(true, false);
+            let mut transport = endpoint.transport(poll.registry());
+            assert_eq!(transport.recv().unwrap(), told);
+            assert_eq!(transport.recv().unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_told_at_once_and_breaks_nothing() {
+        let poll = mio::Poll::new().unwrap();
+        let (mut endpoint, peer, to) = pair(&poll);
+        let mut transport = endpoint.transport(poll.registry());
+        for (to, len, why) in [
+            (to, 65_508, Unreachable::TooLong),
+            ("127.0.0.1:0".parse().unwrap(), 1, Unreachable::NoRoute),
+            ("[::1]:9".parse().unwrap(), 1, Unreachable::NoRoute),
+            (
+                "255.255.255.255:9".parse().unwrap(),
+                1,
+                Unreachable::Prohibited,
+            ),
+        ] {
+            assert_eq!(
+                transport.send(to, &vec![0; len]).unwrap(),
+                Sent::Unreachable(why),
+                "{to}"
+            );
+        }
+        assert_eq!(transport.send(to, b"hi").unwrap(), Sent::Queued);
+        assert_eq!(peer.recv(&mut [0; 8]).unwrap(), 2);
+    }
+
+    #[test]
+    fn sources_forget_and_never_mix_up() {
+        let mut sources = Sources::new();
+        let peer = |port| SocketAddr::new([192, 0, 2, 1].into(), port);
+        for port in 1..=1_000u16 {
+            let [high, low] = port.to_be_bytes();
+            sources.put(peer(port), [127, 0, high, low].into());
+            assert!(sources.get(peer(port)).is_some());
+        }
+        let remembered = (1..=1_000u16).filter(|&port| {
+            let [high, low] = port.to_be_bytes();
+            sources
+                .get(peer(port))
+                .is_some_and(|source| source == IpAddr::from([127, 0, high, low]))
+        });
+        assert!((1..=Sources::ENTRIES).contains(&remembered.count()));
+        sources.put(peer(1), [224, 0, 0, 1].into());
+        assert_eq!(sources.get(peer(1)), None);
+    }
+}
