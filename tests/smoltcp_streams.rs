@@ -232,6 +232,38 @@ fn a_repeated_request_goes_to_the_connection_that_it_belongs_to() {
 }
 
 #[test]
+fn who_repeats_his_request_keeps_his_place_and_another_gets_it_after_a_while() {
+    let mut host = server_host(1, 1);
+    let mut listener = listen::<1>(&mut host);
+    let mut server = StreamServer::<1>::new(limit(1));
+    let mut ask = |from: &str, millis: u64| {
+        let now = at(1_000 * millis);
+        let syn = segment(addr(from, 1_000), server_addr(), TcpControl::Syn, b"");
+        host.device_mut().deliver(now.monotonic, &syn).unwrap();
+        host.turn(now, 1, |sockets, now| {
+            listener.pump(sockets, &mut server, now).deadline
+        });
+        // Nobody is reset.
+        while let Some(rst) = host.device_mut().take_sent(|frame| {
+            frame.get(12..14) == Some(&[0x08, 0x00]) && frame[14 + 20 + 13] & 0x04 != 0
+        }) {
+            assert!(!rst);
+        }
+        listener.counters().half_open_recycled
+    };
+    assert_eq!(ask("192.0.2.7", 0), 0);
+    assert_eq!(ask("192.0.2.7", 200), 0);
+    assert_eq!(ask("192.0.2.7", 999), 0);
+    assert_eq!(ask("192.0.2.8", 999), 1);
+    assert_eq!(ask("192.0.2.8", 1_000), 1);
+    assert_eq!(ask("192.0.2.9", 1_099), 1);
+    assert_eq!(ask("192.0.2.9", 1_100), 2);
+    // A second is long enough in any case.
+    assert_eq!(ask("192.0.2.9", 1_101), 2);
+    assert_eq!(ask("192.0.2.9", 2_101), 3);
+}
+
+#[test]
 fn those_who_say_nothing_make_room_for_those_who_do() {
     let mut pair = Pair::new(1, Impairments::default(), 100);
     let mut listener = listen::<8>(&mut pair.server);
