@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use smoltalk::Duration;
 
@@ -71,7 +72,8 @@ pub struct Common {
         global = true,
         env = "SMOLTALK_JSON",
         hide_env_values = true,
-        action = ArgAction::SetTrue
+        action = ArgAction::SetTrue,
+        value_parser = FalseyValueParser::new()
     )]
     pub json: bool,
 
@@ -82,7 +84,8 @@ pub struct Common {
         global = true,
         env = "SMOLTALK_VERBOSE",
         hide_env_values = true,
-        action = ArgAction::SetTrue
+        action = ArgAction::SetTrue,
+        value_parser = FalseyValueParser::new()
     )]
     pub verbose: bool,
 

@@ -8,11 +8,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Stdio;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use support::{Ended, Running, run_with_input, smoltalk};
+use smoltalk_hosted::clock::Clock;
+use support::{Ended, Running, in_lab, run_with_input, smoltalk};
 
 /// 2024-02-29 12:00:00 UTC.
 const LEAP_DAY: &str = "2024-02-29T12:00:00Z";
@@ -320,7 +321,8 @@ fn what_is_in_flight_is_finished_but_not_for_ever() {
     let mut silent = TcpStream::connect(address).unwrap();
     // The server has taken the silent one in once it answers one that came later.
     ask("greet", address, &[]).expect(0, "");
-    let started = Instant::now();
+    let clock = Clock::system();
+    let started = clock.monotonic();
     server.signal(Signal::SIGTERM);
     let ended = server.wait();
     assert!(
@@ -329,7 +331,7 @@ fn what_is_in_flight_is_finished_but_not_for_ever() {
         ended.stdout
     );
     assert!(
-        started.elapsed() >= Duration::from_millis(300),
+        clock.monotonic().saturating_since(started) >= Duration::from_millis(300),
         "it did not wait"
     );
     // It was reset, not left.
@@ -494,14 +496,15 @@ fn whoever_is_not_there_is_told_of_with_exit_code_1() {
 fn whoever_is_silent_is_not_waited_for_longer_than_asked() {
     let silent = udp();
     let address = silent.local_addr().unwrap();
-    let started = Instant::now();
+    let clock = Clock::system();
+    let started = clock.monotonic();
     ask("time", address, &["--timeout", "0.6"]).expect(
         1,
         &format!(
             "smoltalk: no answer from time udp {address} in 0.6 s (2 requests); is it running"
         ),
     );
-    assert!(started.elapsed() >= Duration::from_millis(600));
+    assert!(clock.monotonic().saturating_since(started) >= Duration::from_millis(600));
     // It takes the connection, and that is all.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -737,4 +740,89 @@ fn a_flood_of_messages_does_not_stop_a_server_whose_output_nobody_reads() {
         );
     }
     server.signal(Signal::SIGKILL);
+}
+
+#[test]
+fn a_device_that_is_missing_or_busy_is_told_of() {
+    run_with(["time", "--tap", "nosuchtap", "192.168.69.1"])
+        .expect(4, "smoltalk: there is no TAP device nosuchtap; ");
+    run_with(["time", "--tap", "nosuchtap", "localhost"]).expect(
+        1,
+        "smoltalk: `localhost` is a name, and the stack on a TAP device knows no names; give an IP address",
+    );
+    // There the lab itself has it.
+    in_lab("a_device_that_is_missing_or_busy_is_told_of", &[], || {
+        let ended = run_with(["time", "--tap", "tap0", "192.168.69.100"]);
+        assert!(
+            ended.expect(3, "").stderr.contains("tap0"),
+            "{}",
+            ended.stderr
+        );
+    });
+}
+
+#[test]
+fn on_a_device_all_is_as_on_host_sockets() {
+    in_lab(
+        "on_a_device_all_is_as_on_host_sockets",
+        &["--no-serve"],
+        || {
+            let tap = ["--tap", "tap0"];
+            let serve = ["serve", "--tap", "tap0", "--at", LEAP_DAY];
+            let same_port = ["--greeting-udp", "7000", "--time", "7000"];
+            let ended = run_with(serve.into_iter().chain(same_port));
+            assert!(
+                ended
+                    .expect(3, "")
+                    .stderr
+                    .contains(":7000 is in use by greeting"),
+                "{}",
+                ended.stderr
+            );
+            assert_eq!(ended.stdout, "");
+
+            let mut server = Running::start(smoltalk().args(serve).env("TZ", "UTC0"));
+            server.until_ready();
+            for ip in ["192.168.69.1", "fdaa::1"] {
+                assert_eq!(run_with(["greet", ip]).expect(0, "").stdout, "hi\n");
+                assert_eq!(
+                    run_with(["time", ip]).expect(0, "").stdout,
+                    "2024-02-29 12:00:00\n"
+                );
+            }
+            server.signal(Signal::SIGTERM);
+            let ended = server.wait();
+            assert!(
+                ended
+                    .expect(0, "")
+                    .stdout
+                    .contains("counters time udp [::]:9000 received=2 answered=2"),
+                "{}",
+                ended.stdout
+            );
+
+            // The other way round, to the kernel's side.
+            let serve = [
+                "serve",
+                "--bind",
+                "192.168.69.100",
+                "--bind",
+                "fdaa::100",
+                "--at",
+                LEAP_DAY,
+            ];
+            let mut server = Running::start(smoltalk().args(serve).env("TZ", "UTC0"));
+            server.until_ready();
+            for ip in ["192.168.69.100", "fdaa::100"] {
+                let greeted = run_with(["greet", ip].into_iter().chain(tap));
+                assert_eq!(greeted.expect(0, "").stdout, "hi\n");
+                let closed = SocketAddr::new(ip.parse().unwrap(), 7).to_string();
+                let refused = run_with(["greet", &*closed].into_iter().chain(tap));
+                refused.expect(1, "smoltalk: greeting tcp ");
+            }
+            // Nobody has that address.
+            run_with(["greet", "--udp", "192.168.69.77", "--timeout", "4"].into_iter().chain(tap))
+            .expect(1, "smoltalk: greeting udp 192.168.69.77:8898: no route to that host; is this the right address");
+        },
+    );
 }
