@@ -134,13 +134,13 @@ mod exchange;
 pub mod greeting;
 mod instant;
 mod ports;
-#[cfg(any(feature = "sim", feature = "smoltcp"))]
 mod random;
 mod service;
 #[cfg(feature = "sim")]
 pub mod sim;
 #[cfg(feature = "smoltcp")]
 pub mod smoltcp;
+pub mod sntp;
 pub mod text;
 pub mod time;
 mod transport;

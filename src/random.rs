@@ -1,4 +1,4 @@
-//! Random numbers that need not be secret: for ephemeral ports and for simulated misfortune.
+//! Random numbers that need not be secret: for ephemeral ports, requests to be told apart and simulated misfortune.
 
 /// SplitMix64 (Steele, Lea and Flood, 2014): every seed is a good one. 8 bytes.
 #[derive(Clone, Debug)]
@@ -19,6 +19,7 @@ impl Rng {
         z ^ (z >> 31)
     }
 
+    #[cfg(any(test, feature = "sim", feature = "smoltcp"))]
     /// A number below `bound`; 0 if `bound` is 0.
     pub const fn below(&mut self, bound: u64) -> u64 {
         ((self.next_u64() as u128 * bound as u128) >> 64) as u64
