@@ -6,7 +6,7 @@ use core::net::SocketAddr;
 
 use super::MESSAGE_LEN;
 use super::message::{Message, Mode, Timestamp};
-use crate::{DatagramService, Instant, Now, Transmit, may_answer};
+use crate::{DatagramService, Instant, Now, Transmit, Wall, may_answer};
 
 /// How far from a clock the server says it is: far enough that no client takes it where there is a better one.
 pub const STRATUM: u8 = 10;
@@ -18,7 +18,7 @@ const LOCAL_CLOCK: [u8; 4] = [127, 127, 1, 1];
 /// The server's clock is read to a microsecond: 2⁻²⁰ seconds.
 const PRECISION: i8 = -20;
 
-/// Answers every request with the time that it is told ([`Now::wall`]). 150 bytes: it remembers one request,
+/// Answers every request with the time that it is told ([`Now::wall`]). 80 bytes: it remembers one request,
 /// the one to be answered next. While the machine itself does not know the time, it answers nobody.
 #[derive(Clone, Debug, Default)]
 pub struct Server {
@@ -85,7 +85,7 @@ impl DatagramService for Server {
             self.counters.malformed += 1;
             return Err(NotAnswered::Unanswerable);
         }
-        let Some(wall) = now.wall else {
+        let Some(received) = now.wall.and_then(|wall| on_the_wire(&wall)) else {
             self.counters.no_clock += 1;
             return Err(NotAnswered::NoClock);
         };
@@ -97,7 +97,7 @@ impl DatagramService for Server {
             version: request.version,
             poll: request.poll,
             originate: request.transmit,
-            received: Timestamp::from_wall(&wall),
+            received,
         });
         Ok(())
     }
@@ -108,7 +108,8 @@ impl DatagramService for Server {
         let pending = self.pending?;
         let transmit = now
             .wall
-            .map_or(pending.received, |wall| Timestamp::from_wall(&wall));
+            .and_then(|wall| on_the_wire(&wall))
+            .unwrap_or(pending.received);
         let answer = Message {
             leap: 0,
             version: pending.version,
@@ -137,6 +138,12 @@ impl DatagramService for Server {
     }
 }
 
+/// `wall` as clients will read it. `None` if they would read it as another time, in a turn that is not its own.
+fn on_the_wire(wall: &Wall) -> Option<Timestamp> {
+    let timestamp = Timestamp::from_wall(wall);
+    (timestamp.to_wall().unix_seconds == wall.unix_seconds).then_some(timestamp)
+}
+
 /// Why a [`Server`] did not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotAnswered {
@@ -144,7 +151,8 @@ pub enum NotAnswered {
     NoRequest,
     /// Its sender cannot or must not be answered: see [`may_answer`].
     Unanswerable,
-    /// This machine does not know the time itself.
+    /// This machine does not know the time itself, or believes in one before 1968 or after 2103, which
+    /// [`Timestamp`] has no room for.
     NoClock,
     /// The last answer was not taken out by `poll_transmit` yet. Does not happen under [`pump`](crate::pump).
     Busy,
@@ -166,7 +174,7 @@ impl Error for NotAnswered {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Wall, Zone};
+    use crate::Zone;
     use proptest::prelude::*;
 
     const CLIENT: SocketAddr = SocketAddr::new(
@@ -241,6 +249,27 @@ mod tests {
         );
         assert_eq!(server.poll_transmit(now(0), &mut [0; 48]), None);
         assert_eq!(server.counters().no_clock, 1);
+    }
+
+    #[test]
+    fn a_time_that_the_wire_has_no_room_for_is_not_told() {
+        // From 1968-01-20 03:14:08 to 2104-02-26 09:42:23 UTC.
+        for (unix, answered) in [
+            (i64::MIN, false),
+            (-61_505_153, false),
+            (-61_505_152, true),
+            (4_233_462_143, true),
+            (4_233_462_144, false),
+            (i64::MAX, false),
+        ] {
+            let mut server = Server::new();
+            let now = Now {
+                monotonic: Instant::ZERO,
+                wall: Some(Wall::utc(unix)),
+            };
+            let taken = server.handle_datagram(now, CLIENT, &request(4, 3));
+            assert_eq!(taken.is_ok(), answered, "{unix}");
+        }
     }
 
     #[test]
