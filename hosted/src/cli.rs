@@ -283,6 +283,16 @@ pub struct ServeArgs {
     )]
     pub chat: Option<Place>,
 
+    /// The time for clocks (SNTP) over UDP: ADDR:PORT, ADDR, PORT or `off` [default: off; the port is 123 if only ADDR
+    /// is given]
+    #[arg(
+        long,
+        value_name = "ADDR|PORT|off",
+        env = "SMOLTALK_SNTP",
+        hide_env_values = true
+    )]
+    pub sntp: Option<Place>,
+
     /// Tell this time instead of the system's: RFC 3339 (2024-02-29T12:00:00Z) or seconds since 1970
     ///
     /// The clock stands still there. The time zone is the system's (or TZ's) as always.

@@ -45,6 +45,8 @@ pub struct Config {
     #[serde(deserialize_with = "one")]
     chat: Option<Place>,
     #[serde(deserialize_with = "one")]
+    sntp: Option<Place>,
+    #[serde(deserialize_with = "one")]
     at: Option<At>,
     #[serde(deserialize_with = "one")]
     auto_reply: Option<AutoReply>,
@@ -116,6 +118,7 @@ impl Config {
         services.greeting_udp = services.greeting_udp.or(self.greeting_udp);
         services.time = services.time.or(self.time);
         services.chat = services.chat.or(self.chat);
+        services.sntp = services.sntp.or(self.sntp);
         services.at = services.at.or(self.at);
         services.auto_reply = services
             .auto_reply
@@ -248,6 +251,7 @@ mod tests {
             greeting-udp = "off"
             time = "127.0.0.2:9001"
             chat = "127.0.0.3"
+            sntp = 123
             at = 2024-02-29T12:00:00Z
             auto-reply = "away"
             idle-timeout = 3
@@ -276,6 +280,7 @@ mod tests {
         assert_eq!(services.greeting_udp, Some(Place::Off));
         assert_eq!(services.time, "127.0.0.2:9001".parse().ok());
         assert_eq!(services.chat, "127.0.0.3".parse().ok());
+        assert_eq!(services.sntp, Some(Place::Port(123)));
         assert_eq!(services.at, Some(At(1_709_208_000)));
         assert_eq!(services.auto_reply, "away".parse().ok());
         assert_eq!(services.idle_timeout, "3".parse().ok());

@@ -151,8 +151,7 @@ pub enum NotAnswered {
     NoRequest,
     /// Its sender cannot or must not be answered: see [`may_answer`].
     Unanswerable,
-    /// This machine does not know the time itself, or believes in one before 1968 or after 2103, which
-    /// [`Timestamp`] has no room for.
+    /// This machine does not know the time itself, or believes in one that [`Timestamp`] has no room for.
     NoClock,
     /// The last answer was not taken out by `poll_transmit` yet. Does not happen under [`pump`](crate::pump).
     Busy,

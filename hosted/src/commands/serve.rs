@@ -5,7 +5,7 @@ use std::ops::{AddAssign, ControlFlow};
 
 use smoltalk::chat::{self, Chat, ContactBook, Event};
 use smoltalk::greeting::{self, DatagramServer, StreamServer};
-use smoltalk::{Duration, Instant, Now, Protocol, Pumped, earliest, time};
+use smoltalk::{Duration, Instant, Now, Protocol, Pumped, earliest, sntp, time};
 use smoltalk_hosted::clock::Clock;
 use smoltalk_hosted::error::Error;
 use smoltalk_hosted::network::{DatagramId, Io, Network, Signal, Signals, StreamsId};
@@ -27,6 +27,7 @@ pub struct Options {
     pub greeting_udp: Option<Place>,
     pub time: Option<Place>,
     pub chat: Option<Place>,
+    pub sntp: Option<Place>,
     pub idle_timeout: Duration,
     pub chat_config: chat::Config,
     /// Whose names are shown beside their messages.
@@ -46,6 +47,8 @@ impl Options {
             greeting_udp: args.greeting_udp,
             time: args.time,
             chat: args.chat,
+            // Only where somebody asked for it: its port is privileged, and whoever listens to it sets a clock.
+            sntp: args.sntp.or(Some(Place::Off)),
             idle_timeout: args
                 .idle_timeout
                 .map_or(greeting::Config::default().idle_timeout, |seconds| {
@@ -204,6 +207,7 @@ enum Service<'o> {
     GreetingUdp(DatagramId, Traced<'o, DatagramServer>),
     Time(DatagramId, Box<Traced<'o, time::Server>>),
     Chat(DatagramId, Box<Traced<'o, Chat<CONTACTS, MESSAGES>>>),
+    Sntp(DatagramId, Traced<'o, sntp::Server>),
 }
 
 impl<'o> Station<'o> {
@@ -259,6 +263,12 @@ impl<'o> Station<'o> {
                 Service::Chat(id, Box::new(Traced::new(chat, output, at.to_string()))),
             );
         }
+        for address in addresses(options.sntp, sntp::PORT) {
+            let id = network.bind_datagrams(address, "sntp")?;
+            let at = at("sntp", Protocol::Udp, network.local_addr(id));
+            let server = Traced::new(sntp::Server::new(), output, at.to_string());
+            add(at, Service::Sntp(id, server));
+        }
         if endpoints.is_empty() {
             return Err(Error::usage(
                 "every service is off: there is nothing to serve",
@@ -308,6 +318,7 @@ impl<'o> Station<'o> {
                     show_messages(self.output, &mut chat.inner)?;
                     pumped
                 }
+                Service::Sntp(id, server) => io.datagrams(*id, server, now)?,
             };
             *total += pumped;
             deadline = earliest(deadline, pumped.deadline);
@@ -357,7 +368,7 @@ impl Endpoint<'_> {
                     ("abandoned", counters.abandoned),
                 ]
             }
-            Service::GreetingUdp(..) | Service::Time(..) => datagrams(),
+            Service::GreetingUdp(..) | Service::Time(..) | Service::Sntp(..) => datagrams(),
             Service::Chat(_, chat) => {
                 let counters = chat.inner.counters();
                 vec![
