@@ -415,6 +415,13 @@ fn an_address_in_use_is_told_with_its_owner_and_nothing_is_served() {
         (Some(3), ""),
         "{ended:?}"
     );
+    assert!(
+        ended
+            .stderr
+            .ends_with("; `--greeting-tcp PORT` puts it elsewhere\n"),
+        "{}",
+        ended.stderr
+    );
     // Two services at one address.
     let port = udp().local_addr().unwrap().port().to_string();
     let ended = run_with([
