@@ -833,3 +833,21 @@ fn on_a_device_all_is_as_on_host_sockets() {
         },
     );
 }
+
+#[test]
+fn a_burst_of_messages_is_shown_whole() {
+    let mut server = serve(&[]);
+    let peer = udp();
+    let chat = server.address("chat", "udp", true);
+    for number in 0..200 {
+        let text = format!("message {number}");
+        peer.send_to(text.as_bytes(), chat).unwrap();
+    }
+    let me = peer.local_addr().unwrap();
+    for number in 0..200 {
+        assert_eq!(
+            server.line().unwrap(),
+            format!("message from [{me}]: message {number}")
+        );
+    }
+}
