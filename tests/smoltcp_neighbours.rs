@@ -3,14 +3,22 @@
 #[allow(dead_code)]
 mod stacks;
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 
 use smoltalk::greeting::{DatagramClient, DatagramServer};
 use smoltalk::sim::Impairments;
 use smoltalk::smoltcp::{Sockets, StackConfig, UdpSocket};
-use smoltalk::{Duration, Exchange, Instant, Now, Outcome, Pumped, Retry, Unreachable, pump};
+use smoltalk::{
+    DatagramService, Duration, Exchange, Instant, Now, Outcome, Pumped, Retry, Transmit,
+    Unreachable, pump,
+};
 use smoltcp::phy::ChecksumCapabilities;
-use smoltcp::wire::*;
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
+    Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr, IpAddress, IpProtocol, IpRepr, Ipv4Packet,
+    Ipv4Repr, Ipv6Packet, Ipv6Repr, NdiscRepr, PrettyPrinter, UdpPacket, UdpRepr,
+};
 use stacks::*;
 
 /// The Ethernet frame of an IP packet.
@@ -302,7 +310,13 @@ fn a_gateway_that_does_not_answer_holds_others_up_for_three_seconds_at_most() {
         seed: 1,
     };
     let storage = Box::leak(Box::new([smoltalk::smoltcp::SocketStorage::EMPTY; 1]));
-    let host = Host::new(Port::new(), &config, storage, Instant::ZERO).unwrap();
+    let host = Host::new(
+        Box::leak(Box::new(Port::new())),
+        &config,
+        storage,
+        Instant::ZERO,
+    )
+    .unwrap();
     let mut server = Server::new(host, addr("192.0.2.1", 8898));
     let to = addr("192.0.2.1", 8898);
     let far = datagram(MAC, SERVER_MAC, addr("198.51.100.1", 5), to, b"x");
@@ -422,30 +436,92 @@ fn a_device_without_room_holds_back_and_nothing_is_lost() {
     let to = addr("192.0.2.1", 8898);
     let mut answers = 0;
     let mut now = at(0);
-    // The device sends one frame in ten milliseconds, far slower than questions come, and for longer than any
-    // neighbour may take to answer.
-    for n in 0..400_u16 {
-        let question = datagram(MAC, SERVER_MAC, addr("192.0.2.7", 1_000 + n), to, b"x");
-        while server
-            .host
-            .device_mut()
-            .deliver(now.monotonic, &question)
-            .is_err()
-        {
-            server.turn(now);
-            now.monotonic += Duration::from_millis(10);
-            answers += u32::from(server.host.device_mut().take_sent(|_| ()).is_some());
+    let mut asked = 0;
+    // The device sends one frame in ten milliseconds, far slower than questions come, and stands still for ten
+    // seconds in between: longer than any neighbour may take to answer.
+    while answers < 400 {
+        while asked < 400 {
+            let from = addr("192.0.2.7", 1_000 + asked);
+            let question = datagram(MAC, SERVER_MAC, from, to, b"x");
+            let port = server.host.device_mut();
+            if port.deliver(now.monotonic, &question).is_err() {
+                break;
+            }
+            asked += 1;
         }
-    }
-    loop {
         server.turn(now);
-        now.monotonic += Duration::from_millis(10);
-        if server.host.device_mut().take_sent(|_| ()).is_none() {
-            break;
+        if (1_000_000..11_000_000).contains(&now.monotonic.micros()) {
+            now.monotonic += Duration::from_millis(500);
+            continue;
         }
-        answers += 1;
+        now.monotonic += Duration::from_millis(10);
+        answers += u32::from(server.host.device_mut().take_sent(|_| ()).is_some());
+        assert!(now.monotonic < Instant::from_secs(60), "{answers} answers");
     }
     assert_eq!(answers, 400);
+    assert_eq!(server.socket.counters().flushed, 0);
+}
+
+/// Says ten things at once.
+struct Talkative(u8);
+
+impl DatagramService for Talkative {
+    const MAX_DATAGRAM: usize = 1;
+    type Reject = Infallible;
+
+    fn handle_datagram(&mut self, _: Now, _: SocketAddr, _: &[u8]) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn handle_timeout(&mut self, _: Now) {}
+
+    fn poll_transmit(&mut self, _: Now, buf: &mut [u8]) -> Option<Transmit> {
+        self.0 = self.0.checked_sub(1)?;
+        buf[0] = self.0;
+        let to = addr("192.0.2.7", 5);
+        Some(Transmit { to, len: 1 })
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+}
+
+#[test]
+fn more_than_a_socket_holds_leaves_in_one_turn() {
+    let mut server = Server::new(server_host(1, 1), addr("192.0.2.1", 8898));
+    // So that the way there is known.
+    let to = addr("192.0.2.1", 8898);
+    server.deliver(
+        at(0),
+        &datagram(MAC, SERVER_MAC, addr("192.0.2.7", 5), to, b"x"),
+    );
+    server.turn(at(0));
+    assert_eq!(server.sent().len(), 1);
+    let mut talkative = Talkative(10);
+    let turn = server.host.turn(at(0), 1, |sockets, now| {
+        let mut transport = sockets.udp(&mut server.socket, now);
+        let Ok(pumped) = pump(&mut talkative, &mut transport, now, &mut [0; 8], 16);
+        pumped.deadline
+    });
+    assert_eq!(turn.deadline, None);
+    assert_eq!(server.sent().len(), 10);
+    // More than the device holds leaves as soon as it can, be that after longer than a neighbour is waited for.
+    talkative.0 = 100;
+    let mut sent = 0;
+    for second in 0..20 {
+        let now = at(1_000_000 * second);
+        let turn = server.host.turn(now, 1, |sockets, now| {
+            let mut transport = sockets.udp(&mut server.socket, now);
+            let Ok(pumped) = pump(&mut talkative, &mut transport, now, &mut [0; 8], 16);
+            pumped.deadline
+        });
+        assert_eq!(turn.device_full, second <= 10);
+        if second >= 10 {
+            sent += server.sent().len();
+        }
+    }
+    assert_eq!(sent, 100);
     assert_eq!(server.socket.counters().flushed, 0);
 }
 

@@ -227,6 +227,33 @@ impl<const QUEUE: usize> Device for EthernetPort<QUEUE> {
     }
 }
 
+/// A port is large, and a stack that owns it is too; so a stack may also have one that lies elsewhere.
+impl<const QUEUE: usize> Device for &mut EthernetPort<QUEUE> {
+    type RxToken<'a>
+        = RxToken<'a, QUEUE>
+    where
+        Self: 'a;
+    type TxToken<'a>
+        = TxToken<'a, QUEUE>
+    where
+        Self: 'a;
+
+    fn receive(
+        &mut self,
+        now: smoltcp::time::Instant,
+    ) -> Option<(RxToken<'_, QUEUE>, TxToken<'_, QUEUE>)> {
+        (**self).receive(now)
+    }
+
+    fn transmit(&mut self, now: smoltcp::time::Instant) -> Option<TxToken<'_, QUEUE>> {
+        (**self).transmit(now)
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        (**self).capabilities()
+    }
+}
+
 /// A frame that has arrived.
 #[derive(Debug)]
 pub struct RxToken<'a, const QUEUE: usize> {

@@ -9,7 +9,7 @@
 //!
 //! Anybody on the link can claim to be anybody else in this way; ARP has never been different.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ::smoltcp::config::IFACE_NEIGHBOR_CACHE_COUNT;
 use ::smoltcp::phy::{self, Device, DeviceCapabilities};
@@ -18,6 +18,7 @@ use ::smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
 use heapless::Vec;
 
 use super::address::{Network, is_unicast};
+use super::stack::PORTS;
 
 /// The user's device, and what was learned from its frames.
 pub(super) struct Link<D> {
@@ -38,6 +39,21 @@ pub(super) struct Observer {
     pub(super) full: bool,
     /// Frames dropped because they claimed to come from ourselves.
     pub(super) forged: u64,
+    /// Where nobody listens for the moment, though somebody is to.
+    pub(super) starved: Starved,
+    /// A connection request that came there. smoltcp would refuse it.
+    pub(super) wanted: Option<Wanted>,
+}
+
+/// An address, or all of ours, and a port at which connections are to be taken in.
+pub(super) type Listening = (Option<IpAddr>, u16);
+pub(super) type Starved = Vec<Listening, PORTS>;
+
+/// Where somebody wants to connect, and who.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) at: Listening,
+    pub(super) by: SocketAddr,
 }
 
 const KNOWN: usize = if IFACE_NEIGHBOR_CACHE_COUNT < 8 {
@@ -65,6 +81,8 @@ impl<D> Link<D> {
                 unknown: None,
                 full: false,
                 forged: 0,
+                starved: Vec::new(),
+                wanted: None,
             },
         }
     }
@@ -121,6 +139,18 @@ impl Observer {
             self.forged += 1;
             return false;
         }
+        if !self.starved.is_empty()
+            && let Some((from_port, port)) = connection_request(packet)
+            && let Some(&at) = self
+                .starved
+                .iter()
+                .find(|&&(ip, starved)| starved == port && ip.is_none_or(|ip| ip == destination))
+        {
+            // It is not refused but not answered, as everywhere when a backlog is full, and so it comes again.
+            let by = SocketAddr::new(source, from_port);
+            self.wanted = Some(Wanted { at, by });
+            return false;
+        }
         let group = to[0] & 1 != 0;
         let ours = if self.network.owns(destination) {
             Some(destination)
@@ -169,6 +199,21 @@ impl Observer {
         let _ = self.known.insert(0, entry);
         self.unknown = Some(neighbour);
     }
+}
+
+/// The ports from which and to which `packet` asks for a connection, if it does.
+fn connection_request(packet: &[u8]) -> Option<(u16, u16)> {
+    let first = packet.first()?;
+    let (protocol, header_len) = match first >> 4 {
+        4 => (packet.get(9)?, usize::from(first & 0x0f) * 4),
+        _ => (packet.get(6)?, 40),
+    };
+    let segment = packet.get(header_len..)?;
+    // RFC 9293, section 3.1: SYN without ACK.
+    let asks = *protocol == 6 && segment.get(13)? & 0x12 == 0x02;
+    let from = u16::from_be_bytes(chunk(segment, 0)?);
+    let to = u16::from_be_bytes(chunk(segment, 2)?);
+    asks.then_some((from, to))
 }
 
 fn chunk<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {

@@ -9,21 +9,23 @@ use ::smoltcp::wire::IpListenEndpoint;
 use super::address;
 use super::stack::Sockets;
 use super::tcp::{Signature, TcpTransport};
-use crate::{ConnId, Instant, Now, StreamService, pump_stream, pump_timeout};
+use super::udp::NEIGHBOUR_TIMEOUT;
+use crate::{ConnId, Duration, Instant, Now, StreamService, pump_stream, pump_timeout};
 
 /// `N` TCP sockets that listen at one address, made by [`Stack::listen`](super::Stack::listen). 72 bytes each,
 /// besides the sockets themselves.
 ///
-/// smoltcp has no backlog: a socket that listens takes one connection, and a connection request (SYN) that
-/// finds none is refused. So each connection is on a socket of the pool and as many more can come as others
-/// listen. The last one is never given up to a connection that does nothing: when no socket listens,
+/// smoltcp has no backlog: a socket that listens takes one connection. So each connection is on a socket of the
+/// pool, and as many more can come as others listen. When none does,
 ///
-/// - the oldest connection in TIME-WAIT makes room: TIME-WAIT (RFC 9293, section 3.6.1; 10 seconds in smoltcp)
-///   protects later connections between the same two ports, and is kept for as long as there is room;
-/// - else the oldest half-open one does (its client has not answered our SYN-ACK), so that a flood of forged
-///   requests cannot shut others out;
-/// - those that are open are the service's: let its own limit be below `N`
-///   (`max_connections` in [`greeting::Config`](crate::greeting::Config)), so that it gives one up in time.
+/// - the oldest connection in TIME-WAIT makes room at once: TIME-WAIT (RFC 9293, section 3.6.1; 10 seconds in
+///   smoltcp) protects later connections between the same two ports, and is kept for as long as there is room;
+/// - a connection request (SYN) is left without answer, where smoltcp would refuse it, and comes again; for its
+///   sake the oldest half-open connection makes room (its client has not answered our SYN-ACK), but not before
+///   it is 100 ms old; when it is a second old it makes room anyway. So a flood of forged requests cannot shut
+///   others out;
+/// - connections that are open are the service's: let its own limit be below `N` (`max_connections` in
+///   [`greeting::Config`](crate::greeting::Config)), so that it gives one up in time.
 #[derive(Debug)]
 pub struct Listener<const N: usize> {
     local: SocketAddr,
@@ -34,6 +36,14 @@ pub struct Listener<const N: usize> {
     counters: ListenerCounters,
 }
 
+/// How long a half-open connection is left alone while others want to connect: longer than most round trips, or
+/// else a crowd of honest clients far away would shut itself out.
+const HANDSHAKE: Duration = Duration::from_millis(100);
+
+/// How long it is left alone when no other is known to want to: after that our SYN-ACK would be sent again
+/// (RFC 6298, section 2.1).
+const LONG_HANDSHAKE: Duration = Duration::from_secs(1);
+
 /// What a [`Listener`] did with its sockets so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListenerCounters {
@@ -43,7 +53,7 @@ pub struct ListenerCounters {
     pub rejected: u64,
     /// Connections whose TIME-WAIT was cut short.
     pub time_wait_recycled: u64,
-    /// Half-open connections given up.
+    /// Half-open connections given up for others.
     pub half_open_recycled: u64,
 }
 
@@ -70,6 +80,8 @@ struct Slot {
     phase: Phase,
     /// When it came into this phase, as a number of [`Listener::changes`].
     since: u64,
+    /// When that was.
+    at: Instant,
     /// What the socket looked like after the last pump. `None`: to be pumped in any case.
     pumped: Option<Signature>,
     end_told: bool,
@@ -105,6 +117,7 @@ impl<const N: usize> Listener<N> {
                 handle,
                 phase: Phase::Free,
                 since: 0,
+                at: Instant::ZERO,
                 pumped: None,
                 end_told: false,
             }),
@@ -160,7 +173,7 @@ impl<const N: usize> Listener<N> {
                 _ => service.handle_close(now, id),
             }
         }
-        self.keep_listening(sockets);
+        self.keep_listening(sockets, now.monotonic);
         let more = self
             .slots
             .iter()
@@ -225,16 +238,19 @@ impl<const N: usize> Listener<N> {
             }
         }
         if slot.phase == Phase::Ending && socket.state() == State::Closed {
-            if socket.remote_endpoint().is_none() {
-                slot.phase = Phase::Free;
-            } else {
-                // The reset is still to be sent, and then it can listen again.
+            // The reset is still to be sent, unless the peer is gone so that nobody can tell where to.
+            let unsent = socket.remote_endpoint().is_some();
+            let given_up = before == Phase::Ending && slot.at + NEIGHBOUR_TIMEOUT <= now.monotonic;
+            if unsent && !given_up {
                 sockets.blocked = true;
+            } else {
+                slot.phase = Phase::Free;
             }
         }
         if slot.phase != before {
             self.changes += 1;
             slot.since = self.changes;
+            slot.at = now.monotonic;
             if slot.phase == Phase::Free {
                 self.listen(index, sockets);
             }
@@ -282,27 +298,51 @@ impl<const N: usize> Listener<N> {
         let _ = socket.listen(self.endpoint);
     }
 
-    /// Makes a socket listen if none does.
-    fn keep_listening(&mut self, sockets: &mut Sockets<'_>) {
-        if self.slots.iter().any(|slot| slot.phase == Phase::Free) {
-            return;
+    /// Makes a socket listen if none does, or at least takes care that nobody is refused.
+    fn keep_listening(&mut self, sockets: &mut Sockets<'_>, now: Instant) {
+        let listening = (
+            self.endpoint.addr.and_then(address::ip_addr),
+            self.endpoint.port,
+        );
+        let wanted = sockets.wanted.is_some_and(|wanted| {
+            // Who repeats his request has a half-open connection already, and must not lose it by that.
+            let known = self.slots.iter().any(|slot| {
+                let socket = sockets.set.get::<Socket<'_>>(slot.handle);
+                socket.remote_endpoint().and_then(address::socket_addr) == Some(wanted.by)
+            });
+            wanted.at == listening && !known
+        });
+        if !self.slots.iter().any(|slot| slot.phase == Phase::Free) {
+            self.recycle(sockets, wanted, now);
         }
-        let oldest = |phase: Phase, state: State| {
+        sockets.starved.retain(|&starved| starved != listening);
+        if !self.slots.iter().any(|slot| slot.phase == Phase::Free) {
+            // It has room for all ports that there can be.
+            let _ = sockets.starved.push(listening);
+        }
+    }
+
+    /// Gives up a connection that does nothing: one in TIME-WAIT, or else one that has been half-open for long,
+    /// or not quite so long if somebody else is `wanted` instead.
+    fn recycle(&mut self, sockets: &mut Sockets<'_>, wanted: bool, now: Instant) {
+        let oldest = |phase: Phase, state: State, least: Duration| {
             self.slots
                 .iter()
                 .enumerate()
-                .filter(|(_, slot)| slot.phase == phase)
+                .filter(|(_, slot)| slot.phase == phase && slot.at + least <= now)
                 .filter(|(_, slot)| sockets.set.get::<Socket<'_>>(slot.handle).state() == state)
                 .min_by_key(|(_, slot)| slot.since)
                 .map(|(index, _)| index)
         };
-        let (index, count) = if let Some(index) = oldest(Phase::Ending, State::TimeWait) {
-            (index, &mut self.counters.time_wait_recycled)
-        } else if let Some(index) = oldest(Phase::HalfOpen, State::SynReceived) {
-            (index, &mut self.counters.half_open_recycled)
-        } else {
-            return;
-        };
+        let patience = if wanted { HANDSHAKE } else { LONG_HANDSHAKE };
+        let (index, count) =
+            if let Some(index) = oldest(Phase::Ending, State::TimeWait, Duration::ZERO) {
+                (index, &mut self.counters.time_wait_recycled)
+            } else if let Some(index) = oldest(Phase::HalfOpen, State::SynReceived, patience) {
+                (index, &mut self.counters.half_open_recycled)
+            } else {
+                return;
+            };
         *count += 1;
         if let Some(slot) = self.slots.get_mut(index) {
             // Without a poll in between no reset is sent: the peer in TIME-WAIT has no connection any more that

@@ -14,7 +14,7 @@ use ::smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, IpListenEndpoint
 
 use super::address::{self, Network};
 use super::dial::{ConnectError, Dial};
-use super::link::Link;
+use super::link::{Link, Starved, Wanted};
 use super::listener::Listener;
 use super::tcp::prepare;
 use super::udp::{UdpSocket, UdpTransport};
@@ -33,10 +33,12 @@ pub struct Stack<'a, D> {
     capacity: usize,
     used: usize,
     rng: Rng,
+    /// The ephemeral port of the last outgoing connection, counted from the first.
+    last_dialed: u64,
 }
 
 /// How many ports a stack can have bound or listened at.
-const PORTS: usize = 16;
+pub(super) const PORTS: usize = 16;
 
 /// Ports to choose from when none is asked for (RFC 6335, section 6).
 const EPHEMERAL: core::ops::RangeInclusive<u16> = 49_152..=65_535;
@@ -81,6 +83,10 @@ pub struct Sockets<'a> {
     pub(super) blocked: bool,
     /// A service could go on at once.
     pub(super) unread: bool,
+    /// Listeners without a socket that listens.
+    pub(super) starved: Starved,
+    /// The one of them that somebody wanted to connect to.
+    pub(super) wanted: Option<Wanted>,
 }
 
 impl<'a> Sockets<'a> {
@@ -173,8 +179,11 @@ impl<'a, D: Device> Stack<'a, D> {
                 device_full: false,
                 blocked: false,
                 unread: false,
+                starved: Starved::new(),
+                wanted: None,
             },
             ports: Ports::new(),
+            last_dialed: Rng::new(!config.seed).below(u64::from(u16::MAX)),
             rng: Rng::new(config.seed),
         })
     }
@@ -332,16 +341,18 @@ impl<'a, D: Device> Stack<'a, D> {
         let (mut deadline, mut unfinished) = self.serve_and_send(now, &mut serve);
         let mut more = true;
         for _ in 0..budget {
-            match self
+            self.link.observer.starved.clone_from(&self.sockets.starved);
+            let taken = self
                 .iface
-                .poll_ingress_single(at, &mut self.link, &mut self.sockets.set)
-            {
+                .poll_ingress_single(at, &mut self.link, &mut self.sockets.set);
+            self.sockets.wanted = self.link.observer.wanted.take();
+            match taken {
                 PollIngressSingleResult::None => {
                     more = false;
                     break;
                 }
-                PollIngressSingleResult::PacketProcessed => {}
-                PollIngressSingleResult::SocketStateChanged => {
+                PollIngressSingleResult::PacketProcessed if self.sockets.wanted.is_none() => {}
+                _ => {
                     if let Some(mut announcement) = self.link.announcement() {
                         self.iface.poll_ingress_single(
                             at,
@@ -488,11 +499,15 @@ impl<'a, D: Device> Stack<'a, D> {
     /// A port of `ip` that nobody has.
     fn ephemeral_port(&mut self, protocol: Protocol, ip: IpAddr) -> Option<u16> {
         let count = u64::from(EPHEMERAL.end() - EPHEMERAL.start()) + 1;
-        // Random, so that others cannot guess it (RFC 6056), with the next free one where that is taken.
-        let first = self.rng.below(count);
+        // Others should not guess it, and one just used should not come again while the other side keeps it in
+        // TIME-WAIT: RFC 6056, section 3.3.1 for UDP and 3.3.5 for TCP. Where it is taken, the next that is free.
+        let first = match protocol {
+            Protocol::Udp => self.rng.below(count),
+            Protocol::Tcp => self.last_dialed + 1 + self.rng.below(8),
+        };
         (0..count).find_map(|step| {
-            let offset = u16::try_from((first + step) % count).ok()?;
-            let port = EPHEMERAL.start() + offset;
+            let offset = (first + step) % count;
+            let port = EPHEMERAL.start() + u16::try_from(offset).ok()?;
             let registered = !self.ports.is_free(protocol, SocketAddr::new(ip, port));
             let dialed = || {
                 protocol == Protocol::Tcp
@@ -503,7 +518,13 @@ impl<'a, D: Device> Stack<'a, D> {
                         _ => false,
                     })
             };
-            (!registered && !dialed()).then_some(port)
+            if registered || dialed() {
+                return None;
+            }
+            if protocol == Protocol::Tcp {
+                self.last_dialed = offset;
+            }
+            Some(port)
         })
     }
 }

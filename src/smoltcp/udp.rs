@@ -12,9 +12,9 @@ use super::address;
 use super::stack::Sockets;
 use crate::{Arrival, DatagramTransport, Duration, Instant, Sent, Unreachable};
 
-/// How long a datagram may wait for its next hop to say where it is: three requests a second apart
+/// How long a packet may wait for its next hop to say where it is: three requests a second apart
 /// (RFC 4861, sections 7.2.2 and 10; Linux does the same for ARP).
-const NEIGHBOUR_TIMEOUT: Duration = Duration::from_secs(3);
+pub(super) const NEIGHBOUR_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The destinations of waiting datagrams that a socket remembers, to tell of those that did not arrive.
 const WAITING: usize = 4;

@@ -8,7 +8,7 @@ use smoltalk::{Instant, Now, earliest};
 
 pub const QUEUE: usize = 64;
 pub type Port = EthernetPort<QUEUE>;
-pub type Host = Stack<'static, Port>;
+pub type Host = Stack<'static, &'static mut Port>;
 
 pub const SERVER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 pub const CLIENT_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
@@ -37,7 +37,7 @@ pub fn host(mac: [u8; 6], addresses: &[(&str, u8)], seed: u64, sockets: usize) -
     };
     let storage: Vec<_> = (0..sockets).map(|_| SocketStorage::EMPTY).collect();
     Stack::new(
-        Port::new(),
+        Box::leak(Box::new(Port::new())),
         &config,
         Box::leak(storage.into_boxed_slice()),
         Instant::ZERO,

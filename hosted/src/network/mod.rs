@@ -312,6 +312,21 @@ impl Network {
         .map(DatagramId)
     }
 
+    /// Asks for news of datagrams from a bound endpoint that did not arrive: its service then hears ICMP's refusals
+    /// ([`handle_unreachable`](DatagramService::handle_unreachable)), whoever they come from. smoltcp tells of
+    /// neighbours that do not answer, asked or not, and has no more to tell.
+    ///
+    /// Clients want that; a server, which has nothing to do about it, is spared the work.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn watch_unreachable(&mut self, id: DatagramId) -> Result<(), Error> {
+        match &mut self.stack {
+            Stack::Host(host) => host.watch_unreachable(id.0),
+            Stack::Tap(_) => Ok(()),
+        }
+    }
+
     /// Listens for connections at `local`, for the service `owner`. Port 0: one that is free.
     ///
     /// # Errors

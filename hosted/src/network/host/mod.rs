@@ -79,6 +79,14 @@ impl Host {
         Ok(index)
     }
 
+    pub fn watch_unreachable(&mut self, index: usize) -> Result<(), Error> {
+        let datagrams = &mut self.datagrams[index];
+        let local = datagrams.local();
+        datagrams
+            .watch_unreachable()
+            .map_err(|error| Error::io(format_args!("UDP {local}"), &error))
+    }
+
     pub fn dial_datagrams(
         &mut self,
         remote: SocketAddr,

@@ -2,10 +2,14 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 
 use mio::{Interest, Registry, Token};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
+};
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use smoltalk::{Arrival, DatagramTransport, Sent, Unreachable};
 use socket2::{Domain, Socket, Type};
@@ -24,8 +28,19 @@ pub struct Datagrams {
     held: Option<Held>,
     /// What became of a held datagram, to be told.
     failed: Option<(SocketAddr, Unreachable)>,
+    news: News,
     readable: bool,
     writable: bool,
+}
+
+/// Whether the system is asked what became of datagrams sent from a socket without a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    Unwatched,
+    /// There is none.
+    None,
+    /// There may be some.
+    Perhaps,
 }
 
 #[derive(Debug)]
@@ -76,6 +91,7 @@ impl Datagrams {
             sources: local.ip().is_unspecified().then(Sources::new),
             held: None,
             failed: None,
+            news: News::Unwatched,
             readable: true,
             writable: true,
         })
@@ -85,10 +101,38 @@ impl Datagrams {
         self.local
     }
 
+    /// Asks the system to keep what ICMP says about datagrams from here (ip(7), `IP_RECVERR`).
+    pub fn watch_unreachable(&mut self) -> io::Result<()> {
+        if self.local.is_ipv6() {
+            setsockopt(&self.socket, sockopt::Ipv6RecvErr, &true)?;
+        }
+        // An IPv6 socket sends IPv4 too, if it is bound to every address.
+        setsockopt(&self.socket, sockopt::Ipv4RecvErr, &true)?;
+        self.news = News::Perhaps;
+        Ok(())
+    }
+
     /// Notes what the event queue said.
     pub fn set_ready(&mut self, readable: bool, writable: bool) {
         self.readable |= readable;
         self.writable |= writable;
+        if readable && self.news == News::None {
+            self.news = News::Perhaps;
+        }
+    }
+
+    /// The next datagram that is known not to have arrived.
+    fn poll_news(&mut self) -> Option<(SocketAddr, Unreachable)> {
+        while self.news == News::Perhaps {
+            let Ok((to, errno)) = read_error(&self.socket) else {
+                self.news = News::None;
+                break;
+            };
+            if let (Some(to), Some(why)) = (to, unreachable(errno)) {
+                return Some((to, why));
+            }
+        }
+        None
     }
 
     pub fn transport<'a>(&'a mut self, registry: &'a Registry) -> Transport<'a> {
@@ -101,6 +145,14 @@ impl Datagrams {
     fn transmit(&mut self, to: SocketAddr, payload: &[u8]) -> io::Result<()> {
         let source = self.sources.as_ref().and_then(|sources| sources.get(to));
         match self.transmit_from(source, to, payload) {
+            // It may be the news of another datagram, and this one was not sent for it. It comes only once.
+            Err(error)
+                if self.news != News::Unwatched
+                    && error.raw_os_error().and_then(unreachable).is_some() =>
+            {
+                self.news = News::Perhaps;
+                self.transmit_from(source, to, payload)
+            }
             // The address that the peer wrote to was a broadcast address, or it is not ours any more.
             Err(error)
                 if source.is_some()
@@ -173,13 +225,21 @@ impl DatagramTransport for Transport<'_> {
         if let Some((to, why)) = endpoint.failed.take() {
             return Ok(Some(Arrival::Unreachable { to, why }));
         }
+        if endpoint.batch.is_empty()
+            && let Some((to, why)) = endpoint.poll_news()
+        {
+            return Ok(Some(Arrival::Unreachable { to, why }));
+        }
         while endpoint.batch.is_empty() && endpoint.readable {
             let received = endpoint
                 .batch
                 .fill(&endpoint.state, UdpSockRef::from(&endpoint.socket));
             match received {
                 // A socket without a peer has no errors to tell of, so fewer than asked for means: that was all.
-                Ok(full) => endpoint.readable = full || endpoint.remote.is_some(),
+                Ok(full) => {
+                    endpoint.readable =
+                        full || endpoint.remote.is_some() || endpoint.news != News::Unwatched;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     endpoint.readable = false;
                 }
@@ -192,7 +252,15 @@ impl DatagramTransport for Transport<'_> {
                     let Some(why) = errno.and_then(unreachable) else {
                         return Err(error);
                     };
-                    let Some(to) = endpoint.remote else { continue };
+                    let news = match endpoint.remote {
+                        Some(to) => Some((to, why)),
+                        None if endpoint.news == News::Unwatched => None,
+                        None => {
+                            endpoint.news = News::Perhaps;
+                            endpoint.poll_news()
+                        }
+                    };
+                    let Some((to, why)) = news else { continue };
                     return Ok(Some(Arrival::Unreachable { to, why }));
                 }
             }
@@ -276,6 +344,40 @@ fn unreachable(errno: i32) -> Option<Unreachable> {
         libc::EMSGSIZE => Some(Unreachable::TooLong),
         _ => None,
     }
+}
+
+/// Takes the next entry out of the socket's error queue: where the datagram was to go, and why it did not.
+fn read_error(socket: &mio::net::UdpSocket) -> io::Result<(Option<SocketAddr>, i32)> {
+    // The datagram itself is in the queue as well, and is not looked at.
+    let mut payload = [];
+    let mut buffers = [IoSliceMut::new(&mut payload)];
+    // More than enough for the error and all else that was asked for with each datagram.
+    let mut control = vec![0; 512];
+    let message = recvmsg::<SockaddrStorage>(
+        socket.as_raw_fd(),
+        &mut buffers,
+        Some(&mut control),
+        MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT,
+    )?;
+    let to = message.address.and_then(|to| {
+        let v4 = to
+            .as_sockaddr_in()
+            .map(|to| SocketAddr::from(SocketAddrV4::from(*to)));
+        let v6 = to.as_sockaddr_in6().map(|to| SocketAddrV6::from(*to));
+        v4.or_else(|| {
+            v6.map(|to| match to.ip().to_ipv4_mapped() {
+                Some(v4) => SocketAddr::new(v4.into(), to.port()),
+                None => to.into(),
+            })
+        })
+    });
+    let errno = message.cmsgs()?.find_map(|message| match message {
+        ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _) => {
+            Some(error.ee_errno.cast_signed())
+        }
+        _ => None,
+    });
+    Ok((to, errno.unwrap_or(0)))
 }
 
 /// Datagrams taken from the system in one call.
@@ -501,6 +603,42 @@ mod tests {
         let mut transport = endpoint.transport(poll.registry());
         assert_eq!(transport.send(to, b"hi").unwrap(), Sent::Queued);
         assert_eq!(peer.recv(&mut [0; 8]).unwrap(), 2);
+    }
+
+    #[test]
+    fn icmp_s_refusals_come_with_the_address_that_refused_and_cost_nobody_else_a_datagram() {
+        let poll = mio::Poll::new().unwrap();
+        for (local, ip) in [
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("[::1]:0", "[::1]:0"),
+            ("[::]:0", "127.0.0.1:0"),
+            ("[::]:0", "[::1]:0"),
+        ] {
+            let mut endpoint =
+                Datagrams::bind(local.parse().unwrap(), Token(0), poll.registry()).unwrap();
+            endpoint.watch_unreachable().unwrap();
+            let peer = std::net::UdpSocket::bind(ip).unwrap();
+            // It has a port and takes nothing from us there, having a peer of its own.
+            let refusing = std::net::UdpSocket::bind(ip).unwrap();
+            refusing.connect(peer.local_addr().unwrap()).unwrap();
+            let refuses = refusing.local_addr().unwrap();
+            let mut transport = endpoint.transport(poll.registry());
+            // On the loopback the refusal is there when the first call returns, and the second one gets it.
+            assert_eq!(transport.send(refuses, b"one").unwrap(), Sent::Queued);
+            let to = peer.local_addr().unwrap();
+            assert_eq!(transport.send(to, b"two").unwrap(), Sent::Queued);
+            assert_eq!(peer.recv(&mut [0; 8]).unwrap(), 3);
+            let why = Unreachable::Refused;
+            let told = Some(Arrival::Unreachable { to: refuses, why });
+            assert_eq!(transport.recv().unwrap(), told, "from {local} to {refuses}");
+            assert_eq!(transport.recv().unwrap(), None);
+            // And again, without anything sent in between.
+            assert_eq!(transport.send(refuses, b"three").unwrap(), Sent::Queued);
+            endpoint.set_ready(true, false);
+            let mut transport = endpoint.transport(poll.registry());
+            assert_eq!(transport.recv().unwrap(), told);
+            assert_eq!(transport.recv().unwrap(), None);
+        }
     }
 
     #[test]
