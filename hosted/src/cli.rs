@@ -192,7 +192,7 @@ pub enum Command {
             hide_env_values = true
         )]
         listen: Option<Place>,
-        /// Somebody to chat with; may be repeated, and adds to the table [contacts] of the configuration file
+        /// Somebody to chat with; may be repeated, and adds to the table `contacts` of the configuration file
         #[arg(
             long,
             value_name = "NAME=ADDR",
