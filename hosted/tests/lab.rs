@@ -1,4 +1,8 @@
 //! `smoltalk lab`, from outside: what becomes of the command, what is left behind, and who reaches whom.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "it watches how long real processes stay"
+)]
 
 mod support;
 
