@@ -155,7 +155,10 @@ fn python_servers(host: &str, stack: &[&str]) {
     assert_eq!(with(&["time", &at(&port)]), "2016-02-29 12:34:56\n");
     server.wait();
     let (server, port) = python_server("time_server.py", &[host, UNIX]);
-    assert_eq!(with(&["time", &at(&port), "%A %d %B"]), "Monday 29 February\n");
+    assert_eq!(
+        with(&["time", &at(&port), "%A %d %B"]),
+        "Monday 29 February\n"
+    );
     assert_eq!(server.wait().stdout, "b'%A %d %B'\n");
 }
 

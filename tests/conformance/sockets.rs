@@ -4,8 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use smoltalk::sim::script::{Exchange, IpVersion, Service};
 use smoltalk::Protocol;
+use smoltalk::sim::script::{Exchange, IpVersion, Service};
 
 use super::conformance::Backend;
 
