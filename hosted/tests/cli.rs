@@ -415,6 +415,13 @@ fn an_address_in_use_is_told_with_its_owner_and_nothing_is_served() {
         (Some(3), ""),
         "{ended:?}"
     );
+    assert!(
+        ended
+            .stderr
+            .ends_with("; `--greeting-tcp PORT` puts it elsewhere\n"),
+        "{}",
+        ended.stderr
+    );
     // Two services at one address.
     let port = udp().local_addr().unwrap().port().to_string();
     let ended = run_with([
@@ -825,4 +832,22 @@ fn on_a_device_all_is_as_on_host_sockets() {
             .expect(1, "smoltalk: greeting udp 192.168.69.77:8898: no route to that host; is this the right address");
         },
     );
+}
+
+#[test]
+fn a_burst_of_messages_is_shown_whole() {
+    let mut server = serve(&[]);
+    let peer = udp();
+    let chat = server.address("chat", "udp", true);
+    for number in 0..200 {
+        let text = format!("message {number}");
+        peer.send_to(text.as_bytes(), chat).unwrap();
+    }
+    let me = peer.local_addr().unwrap();
+    for number in 0..200 {
+        assert_eq!(
+            server.line().unwrap(),
+            format!("message from [{me}]: message {number}")
+        );
+    }
 }
