@@ -289,6 +289,69 @@ fn nobody_else_speaks_with_our_own_address() {
 }
 
 #[test]
+fn nobody_waits_for_an_address_that_no_host_can_have() {
+    let group_mac = [0x01, 0, 0x5e, 0, 0, 0x01];
+    for (from_mac, from, to, forged) in [
+        (group_mac, "192.0.2.66", "192.0.2.1", 1),
+        ([0xff; 6], "fdaa::66", "fdaa::1", 1),
+        // smoltcp would answer over IPv4.
+        (MAC, "::ffff:192.0.2.66", "fdaa::1", 1),
+        // smoltcp takes the last two bytes for the address, and the loopback's for ours.
+        (MAC, "fdaa::66", "2001:db8::1", 0),
+        (MAC, "fdaa::66", "::1", 0),
+    ] {
+        let case = format!("{from_mac:x?} {from} {to}");
+        let mut server = Server::new(server_host(1, 1), addr("::", 8898));
+        let bytes = datagram(from_mac, SERVER_MAC, addr(from, 5), addr(to, 8898), b"x");
+        server.deliver(at(0), &bytes);
+        server.turn(at(0));
+        assert_eq!(server.sent(), [], "{case}");
+        assert_eq!(server.pumped.received, 0, "{case}");
+        assert_eq!(server.host.forged_frames(), forged, "{case}");
+        let (honest, to) = (addr("192.0.2.7", 5), addr("192.0.2.1", 8898));
+        server.deliver(at(0), &datagram(MAC, SERVER_MAC, honest, to, b"x"));
+        server.turn(at(0));
+        assert_eq!(server.sent(), [hi(MAC, to, honest)], "{case}");
+    }
+}
+
+#[test]
+fn a_question_to_a_group_of_neighbour_discovery_is_answered_at_once() {
+    let mut server = Server::new(server_host(1, 1), addr("::", 8898));
+    let (from, to) = (addr("fdaa::66", 5), addr("ff02::1:ff00:1", 8898));
+    let group_mac = [0x33, 0x33, 0xff, 0, 0, 0x01];
+    server.deliver(at(0), &datagram(MAC, group_mac, from, to, b"x"));
+    server.turn(at(0));
+    assert_eq!(server.sent(), [hi(MAC, addr("fdaa::1", 8898), from)]);
+}
+
+#[test]
+fn a_neighbour_kept_in_mind_by_broken_frames_is_answered_at_once() {
+    let mut server = Server::new(server_host(1, 1), addr("::", 8898));
+    let (nobody, to) = (addr("192.0.2.66", 5), addr("192.0.2.1", 8898));
+    let mut broken = datagram(MAC, SERVER_MAC, nobody, to, b"x");
+    // The checksum of the IP header: smoltcp takes no notice of such a packet, nor of its sender.
+    broken[24] ^= 1;
+    server.deliver(at(0), &datagram(MAC, SERVER_MAC, nobody, to, b"x"));
+    server.turn(at(0));
+    assert_eq!(server.sent(), [hi(MAC, to, nobody)]);
+    // More than smoltcp has room for, each in a millisecond of its own.
+    for n in 1..=1_100_u16 {
+        let now = at(1_000 * u64::from(n));
+        let from = addr(&format!("fdaa::1:{n:x}"), 5);
+        let to = addr("fdaa::1", 8898);
+        server.deliver(now, &datagram(MAC, SERVER_MAC, from, to, b"x"));
+        server.deliver(now, &broken);
+        server.turn(now);
+        assert_eq!(server.sent(), [hi(MAC, to, from)]);
+    }
+    let now = at(2_000_000);
+    server.deliver(now, &datagram(MAC, SERVER_MAC, nobody, to, b"x"));
+    server.turn(now);
+    assert_eq!(server.sent(), [hi(MAC, to, nobody)]);
+}
+
+#[test]
 fn a_sender_to_whom_no_route_leads_holds_nobody_up() {
     let mut server = Server::new(server_host(1, 1), addr("192.0.2.1", 8898));
     let to = addr("192.0.2.1", 8898);

@@ -109,6 +109,17 @@ impl Network {
             })
     }
 
+    /// Whether `ip` is the group in which neighbour discovery asks for one of our addresses: the one made of its
+    /// last 24 bits (RFC 4291, section 2.7.1).
+    pub(super) fn is_solicited_node(&self, ip: Ipv6Addr) -> bool {
+        let group = [0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x01, 0xff];
+        ip.octets().starts_with(&group)
+            && self.addresses.iter().any(|&(own, _)| match own {
+                IpAddr::V6(own) => own.octets().ends_with(&ip.octets()[13..]),
+                IpAddr::V4(_) => false,
+            })
+    }
+
     /// Whether there is a way to `to`.
     pub(super) fn route(&self, to: SocketAddr) -> Result<(), Unreachable> {
         let ip = to.ip();
@@ -255,6 +266,20 @@ mod tests {
             Network::default().source_for("192.0.2.7".parse().unwrap()),
             None
         );
+    }
+
+    #[test]
+    fn groups_of_neighbour_discovery() {
+        let network = network();
+        for (ip, is) in [
+            ("ff02::1:ff00:1", true),
+            ("ff02::1:ff01:1", false),
+            ("ff02::2:ff00:1", false),
+            ("ff05::1:ff00:1", false),
+            ("2001:db8:1::1", false),
+        ] {
+            assert_eq!(network.is_solicited_node(ip.parse().unwrap()), is, "{ip}");
+        }
     }
 
     #[test]

@@ -11,7 +11,6 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ::smoltcp::config::IFACE_NEIGHBOR_CACHE_COUNT;
 use ::smoltcp::phy::{self, Device, DeviceCapabilities};
 use ::smoltcp::time::Instant;
 use ::smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
@@ -29,15 +28,16 @@ pub(super) struct Link<D> {
 pub(super) struct Observer {
     mac: [u8; 6],
     network: Network,
-    /// Neighbours that smoltcp was told of and will still know, the last heard of first. It has room for as
-    /// many or more, forgets the one longest silent first, and learns of others from ARP and neighbour
-    /// discovery only, so all that is needed to be sure is to forget all of them whenever such a packet passes.
-    known: Vec<(IpAddr, [u8; 6]), KNOWN>,
+    /// The last neighbour heard of: smoltcp was told of him, or will be before it serves. Of others nothing is
+    /// certain. Which ones smoltcp still knows depends on what it made of their frames, and for each it was told
+    /// of it forgets another. It learns from ARP and neighbour discovery besides: this one is in doubt too
+    /// whenever such a packet passes.
+    known: Option<(IpAddr, [u8; 6])>,
     /// The neighbour that smoltcp is to be told of.
     unknown: Option<Neighbour>,
     /// The device had no room for another frame.
     pub(super) full: bool,
-    /// Frames dropped because they claimed to come from ourselves.
+    /// Frames dropped because they claimed to come from ourselves, or from where no single host can be.
     pub(super) forged: u64,
     /// Where nobody listens for the moment, though somebody is to.
     pub(super) starved: Starved,
@@ -56,12 +56,6 @@ pub(super) struct Wanted {
     pub(super) by: SocketAddr,
 }
 
-const KNOWN: usize = if IFACE_NEIGHBOR_CACHE_COUNT < 8 {
-    IFACE_NEIGHBOR_CACHE_COUNT
-} else {
-    8
-};
-
 /// Somebody on our link, and the address of ours that he spoke to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Neighbour {
@@ -77,7 +71,7 @@ impl<D> Link<D> {
             observer: Observer {
                 mac,
                 network,
-                known: Vec::new(),
+                known: None,
                 unknown: None,
                 full: false,
                 forged: 0,
@@ -106,7 +100,7 @@ impl Observer {
         let packet = frame.get(14..).unwrap_or_default();
         let (source, destination) = match u16::from_be_bytes(ethertype) {
             0x0806 => {
-                self.known.clear();
+                self.known = None;
                 return true;
             }
             // RFC 791, section 3.1
@@ -122,7 +116,7 @@ impl Observer {
                 (Some(source), Some(destination)) => {
                     // Neighbour discovery is ICMPv6 (58), perhaps behind a hop-by-hop header (0).
                     if matches!(packet.get(6), Some(0 | 58)) {
-                        self.known.clear();
+                        self.known = None;
                     }
                     (
                         IpAddr::V6(Ipv6Addr::from(source)),
@@ -133,12 +127,21 @@ impl Observer {
             },
             _ => return true,
         };
-        if self.network.owns(source) && from != self.mac {
-            // RFC 1122, section 3.2.1.3: a source address that is our own is silently discarded. The answer
-            // would wait for us to tell ourselves where we are. (On a loopback device we do speak to ourselves.)
+        // Nobody's answer may wait for an address that nobody has. So what claims to come from one of these is
+        // dropped, as it is by all hosts: a group (IEEE 802.3, section 3.2.3); ourselves (RFC 1122, section
+        // 3.2.1.3), though on a loopback device we do speak to ourselves; an IPv4 address within IPv6, which
+        // stands for IPv4 in programs, and never on a link (RFC 4291, section 2.5.5.2).
+        let is_group = from[0] & 1 != 0;
+        let is_own = self.network.owns(source) && from != self.mac;
+        let is_mapped = matches!(source, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some());
+        if is_group || is_own || is_mapped {
             self.forged += 1;
             return false;
         }
+        let Some(ours) = self.spoken_to(source, destination) else {
+            // smoltcp takes every IPv6 address that ends as ours does for one of ours, and that of the loopback.
+            return false;
+        };
         if !self.starved.is_empty()
             && let Some((from_port, port)) = connection_request(packet)
             && let Some(&at) = self
@@ -151,20 +154,7 @@ impl Observer {
             self.wanted = Some(Wanted { at, by });
             return false;
         }
-        let group = to[0] & 1 != 0;
-        let ours = if self.network.owns(destination) {
-            Some(destination)
-        } else if group
-            && (self.network.is_broadcast(destination)
-                || destination == IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1))
-                || destination == IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1)))
-        {
-            self.network.source_for(source)
-        } else {
-            None
-        };
-        if (to == self.mac || group)
-            && from[0] & 1 == 0
+        if (to == self.mac || to[0] & 1 != 0)
             && is_unicast(source)
             && self.network.on_link(source)
             && !self.network.is_broadcast(source)
@@ -179,25 +169,30 @@ impl Observer {
         true
     }
 
-    fn note(&mut self, neighbour: Neighbour) {
-        let entry = (neighbour.ip, neighbour.mac);
-        match self.known.iter().position(|&known| known == entry) {
-            Some(0) => return,
-            Some(index) => {
-                if let Some(upto) = self.known.get_mut(..=index) {
-                    upto.rotate_right(1);
-                }
-                return;
+    /// The address of ours from which to answer a packet from `source` to `destination`, if we have one that
+    /// fits. `None`: it was not for us.
+    fn spoken_to(&self, source: IpAddr, destination: IpAddr) -> Option<Option<IpAddr>> {
+        if self.network.owns(destination) {
+            return Some(Some(destination));
+        }
+        let for_all = match destination {
+            IpAddr::V4(ip) => {
+                self.network.is_broadcast(destination) || ip == Ipv4Addr::new(224, 0, 0, 1)
             }
-            None => {}
+            IpAddr::V6(ip) => {
+                let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+                ip == all_nodes || self.network.is_solicited_node(ip)
+            }
+        };
+        for_all.then(|| self.network.source_for(source))
+    }
+
+    fn note(&mut self, neighbour: Neighbour) {
+        let entry = Some((neighbour.ip, neighbour.mac));
+        if self.known != entry {
+            self.known = entry;
+            self.unknown = Some(neighbour);
         }
-        self.known.retain(|&(ip, _)| ip != neighbour.ip);
-        if self.known.is_full() {
-            self.known.pop();
-        }
-        // There is room: it was just made.
-        let _ = self.known.insert(0, entry);
-        self.unknown = Some(neighbour);
     }
 }
 

@@ -396,7 +396,8 @@ impl<'a, D: Device> Stack<'a, D> {
         &self.sockets.network.addresses
     }
 
-    /// Frames dropped because they claimed to come from one of our own addresses.
+    /// Frames dropped because they claimed to come from one of our own addresses, or from where no single host can
+    /// be.
     pub fn forged_frames(&self) -> u64 {
         self.link.observer.forged
     }
