@@ -40,7 +40,7 @@ impl Default for Retry {
 }
 
 /// A client that sends one request of up to `REQUEST` bytes to one server, again and again until an answer of
-/// up to `ANSWER` bytes comes from that very address. Takes `REQUEST + ANSWER` and some 200 bytes.
+/// up to `ANSWER` bytes comes from that very address. Takes `REQUEST + ANSWER` and 128 bytes on a 64-bit machine.
 #[derive(Clone, Debug)]
 pub struct Exchange<const REQUEST: usize, const ANSWER: usize> {
     server: SocketAddr,

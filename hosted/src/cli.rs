@@ -23,6 +23,7 @@ use smoltalk::Duration;
     args_override_self = true,
     disable_help_subcommand = true,
     max_term_width = 100,
+    after_help = "New here? Begin with `smoltalk demo`.",
     after_long_help = AFTER_HELP
 )]
 pub struct Cli {
@@ -32,11 +33,12 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// Each paragraph is one line, which clap breaks where the terminal ends.
 const AFTER_HELP: &str = "\
 Exit codes: 0 done; 1 failed (no answer, refused, lost); 2 wrong usage; 3 address in use; 4 not permitted.
 
-An option that is not given is taken from the environment (SMOLTALK_TIMEOUT for --timeout), then from
-$XDG_CONFIG_HOME/smoltalk/config.toml (or ~/.config/smoltalk/config.toml), whose keys are the long names of the
+An option that is not given is taken from the environment (SMOLTALK_TIMEOUT for --timeout), then from \
+$XDG_CONFIG_HOME/smoltalk/config.toml (or ~/.config/smoltalk/config.toml), whose keys are the long names of the \
 options, and whose table [contacts] names the people to chat with:
 
     timeout = 2.5
@@ -45,7 +47,7 @@ options, and whose table [contacts] names the people to chat with:
     [contacts]
     egg = \"192.0.2.7:8081\"
 
-Answers go to standard output, everything else to standard error. What a peer sends is never written raw: control
+Answers go to standard output, everything else to standard error. What a peer sends is never written raw: control \
 characters and invalid UTF-8 are shown as escapes. With --json it is exact.";
 
 /// Options that every command has.

@@ -361,7 +361,7 @@ fn an_ordinary_user_is_told_what_is_missing() {
     for said in [
         "/dev/net/tun may not be opened, its mode is 0600",
         "sudo chmod 0666 /dev/net/tun",
-        "sudo smoltalk lab",
+        "or run it as root: sudo /",
     ] {
         assert!(stderr.contains(said), "{}", told(&output));
     }

@@ -7,7 +7,7 @@ use core::net::SocketAddr;
 use super::ANSWER;
 use crate::{DatagramService, Instant, Now, Transmit, may_answer};
 
-/// Answers every datagram with `hi`. Takes 40 bytes: it remembers one peer, the one to be answered next.
+/// Answers every datagram with `hi`. Takes 32 bytes: it remembers one peer, the one to be answered next.
 #[derive(Clone, Debug, Default)]
 pub struct DatagramServer {
     answer_to: Option<SocketAddr>,

@@ -7,7 +7,7 @@ use core::net::SocketAddr;
 use super::{ANSWER, MAX_GREETING};
 use crate::{ConnId, Duration, Flow, Instant, Now, StreamService};
 
-/// Greets up to `N` connections at a time, at 16 bytes each.
+/// Greets up to `N` connections at a time, at 16 bytes each and 88 besides.
 ///
 /// The first byte of a greeting is answered; then our direction is closed, and what else the peer sends is
 /// thrown away until it closes too. A peer that does nothing for [`Config::idle_timeout`] is cut off; when

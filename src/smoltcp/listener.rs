@@ -12,8 +12,8 @@ use super::tcp::{Signature, TcpTransport};
 use super::udp::NEIGHBOUR_TIMEOUT;
 use crate::{ConnId, Duration, Instant, Now, StreamService, pump_stream, pump_timeout};
 
-/// `N` TCP sockets that listen at one address, made by [`Stack::listen`](super::Stack::listen). 72 bytes each,
-/// besides the sockets themselves.
+/// `N` TCP sockets that listen at one address, made by [`Stack::listen`](super::Stack::listen). 56 bytes each
+/// and 96 besides, on a 64-bit machine; the sockets themselves are in the stack's storage.
 ///
 /// smoltcp has no backlog: a socket that listens takes one connection. So each connection is on a socket of the
 /// pool, and as many more can come as others listen. When none does,

@@ -68,7 +68,7 @@ impl<'a, const PACKETS: usize, const BYTES: usize> From<&'a mut UdpBuffers<PACKE
     }
 }
 
-/// A UDP socket of a [`Stack`](super::Stack), made by [`Stack::bind`](super::Stack::bind). 500 bytes.
+/// A UDP socket of a [`Stack`](super::Stack), made by [`Stack::bind`](super::Stack::bind). 432 bytes.
 ///
 /// In [`Stack::turn`](super::Stack::turn), [`Sockets::udp`] makes a [`DatagramTransport`] of it.
 #[derive(Debug)]

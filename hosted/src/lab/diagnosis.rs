@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::unistd::geteuid;
@@ -18,6 +18,8 @@ const CAP_SYS_ADMIN: u32 = 21;
 /// What the system says about what a lab needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Facts {
+    /// The program as a file: `sudo` looks for it by name in fewer places than a shell.
+    pub(super) program: Option<PathBuf>,
     /// The process is root, of the machine or of a container.
     pub(super) root: bool,
     /// The effective capabilities, a bit for each (capabilities(7)).
@@ -63,6 +65,7 @@ impl Facts {
             line.map_or("", str::trim)
         };
         Self {
+            program: std::env::current_exe().ok(),
             root: geteuid().is_root(),
             capabilities: u64::from_str_radix(field("CapEff:"), 16).unwrap_or(0),
             filtered: field("Seccomp:") == "2",
@@ -113,7 +116,8 @@ pub(super) fn diagnose(facts: &Facts, refusal: Option<Refusal>) -> Error {
         hint.push_str(&obstacle.remedy);
     }
     if !facts.root {
-        hint.push_str("\nor run it as root: sudo smoltalk lab");
+        let program = facts.program.as_deref().unwrap_or(Path::new("smoltalk"));
+        let _ = write!(hint, "\nor run it as root: sudo {} lab", program.display());
     }
     Error::not_permitted(what).with_hint(hint)
 }
@@ -271,6 +275,18 @@ mod tests {
         let error = diagnose(facts, refusal);
         assert_eq!(error.exit(), Exit::NotPermitted);
         error.to_string()
+    }
+
+    #[test]
+    fn the_program_is_named_so_that_sudo_finds_it() {
+        let facts = Facts {
+            program: Some("/home/egg/.cargo/bin/smoltalk".into()),
+            ..ordinary()
+        };
+        assert!(
+            told(&facts, refused(Step::Device, Errno::EPERM))
+                .ends_with("run it as root: sudo /home/egg/.cargo/bin/smoltalk lab")
+        );
     }
 
     #[test]
