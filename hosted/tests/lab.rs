@@ -11,9 +11,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -43,14 +42,22 @@ fn start(args: &[&str], mark: &str, command: &[&str]) -> Running {
             .args(args)
             .arg("--")
             .args(command)
-            .env("SMOLTALK_TEST_MARK", mark)
+            .env(MARK, mark_of_this_run(mark))
             .process_group(0),
     )
 }
 
+/// The variable that marks the processes of a lab.
+const MARK: &str = "SMOLTALK_TEST_MARK";
+
+/// Another may be testing on this machine.
+fn mark_of_this_run(mark: &str) -> String {
+    format!("{} {mark}", std::process::id())
+}
+
 /// The processes with `mark` in their environment.
 fn marked(mark: &str) -> Vec<String> {
-    let variable = format!("SMOLTALK_TEST_MARK={mark}");
+    let variable = format!("{MARK}={}", mark_of_this_run(mark));
     let mut found = Vec::new();
     for process in fs::read_dir("/proc").expect("/proc").flatten() {
         let environment = fs::read(process.path().join("environ")).unwrap_or_default();
@@ -207,13 +214,22 @@ fn a_lab_told_to_end_ends_its_command() {
                 lab.signal(signal);
                 let ended = lab.wait();
                 assert_eq!(ended.status.code(), Some(code), "{ended:?}");
-                assert_eq!(ended.stdout, said);
+                assert_eq!(ended.stdout, said, "{ended:?}");
                 assert!(since.elapsed() < SLEPT, "the last to go was a sleeper");
                 assert_eq!(marked(&mark), [""; 0]);
             }
         }
     }
 }
+
+/// Ends with 9 if it hears one SIGINT and no second within a second.
+const HEARS_ONE_INTERRUPT: &str = "import signal, sys\n\
+     interrupt = [signal.SIGINT]\n\
+     signal.pthread_sigmask(signal.SIG_BLOCK, interrupt)\n\
+     print('up', flush=True)\n\
+     first = signal.sigtimedwait(interrupt, 60)\n\
+     second = signal.sigtimedwait(interrupt, 1)\n\
+     sys.exit(9 if first and not second else 1)";
 
 #[test]
 fn an_interrupt_is_for_the_command() {
@@ -224,12 +240,7 @@ fn an_interrupt_is_for_the_command() {
         let mut lab = Running::start(
             smoltalk()
                 .args(args)
-                .args(["--", "python3", "-c"])
-                .arg(
-                    "import sys, time\n\
-                     try:\n    print('up', flush=True)\n    time.sleep(60)\n\
-                     except KeyboardInterrupt:\n    sys.exit(9)",
-                )
+                .args(["--", "python3", "-c", HEARS_ONE_INTERRUPT])
                 .process_group(0),
         );
         assert_eq!(lab.line().as_deref(), Some("up"));
@@ -301,14 +312,11 @@ fn a_terminal_works_in_a_lab_as_outside() {
         &["bash", "--norc", "-i"].map(str::to_owned),
     );
     // Control-C is heard once, and the lab outlives it; so it does control-backslash.
-    let once = "import signal, sys\n\
-                interrupt = [signal.SIGINT]\n\
-                signal.pthread_sigmask(signal.SIG_BLOCK, interrupt)\n\
-                print('up', flush=True)\n\
-                first = signal.sigtimedwait(interrupt, 60)\n\
-                second = signal.sigtimedwait(interrupt, 1)\n\
-                sys.exit(9 if first and not second else 1)";
-    at_terminal("9", &[r"up=>\x03"], &in_lab(&["python3", "-c", once]));
+    at_terminal(
+        "9",
+        &[r"up=>\x03"],
+        &in_lab(&["python3", "-c", HEARS_ONE_INTERRUPT]),
+    );
     let quit = "ulimit -c 0; echo up; exec sleep 1000";
     at_terminal("131", &[r"up=>\x1c"], &in_lab(&["sh", "-c", quit]));
     // A shell takes the terminal; after the lab it is back with those who started the lab.
@@ -326,10 +334,16 @@ fn an_ordinary_user_can_make_a_lab() {
     const TEST: &str = "an_ordinary_user_can_make_a_lab";
     // The names are those of the user namespace; the program asks the services from the kernel's side.
     let script = "id -u; id -g; echo $$; grep -o tap0 /proc/net/dev; $0 greet $1";
-    let Some(output) = as_ordinary_user(0o666, |program| {
-        let greet = [program, "192.168.69.1:8898"];
-        [&["lab", "--", "sh", "-c", script], &greet[..]].concat()
-    }) else {
+    let args = [
+        "lab",
+        "--",
+        "sh",
+        "-c",
+        script,
+        FOR_EVERYBODY,
+        "192.168.69.1:8898",
+    ];
+    let Some(output) = as_ordinary_user(0o666, &args) else {
         return not_run(
             TEST,
             "only root can become an ordinary user with a TAP device",
@@ -350,7 +364,7 @@ fn an_ordinary_user_can_make_a_lab() {
 #[test]
 fn an_ordinary_user_is_told_what_is_missing() {
     const TEST: &str = "an_ordinary_user_is_told_what_is_missing";
-    let Some(output) = as_ordinary_user(0o600, |_| vec!["lab", "--", "true"]) else {
+    let Some(output) = as_ordinary_user(0o600, &["lab", "--", "true"]) else {
         return not_run(
             TEST,
             "only root can become an ordinary user without a TAP device",
@@ -501,28 +515,17 @@ fn a_command_can_serve_in_a_lab_without_services() {
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
 }
 
-/// Runs smoltalk as an ordinary user who sees a `/dev/net/tun` of the given mode, with the arguments that `args`
-/// makes of the program's path. `None` if a test may not set that up here.
-fn as_ordinary_user(
-    tun_mode: u32,
-    args: impl for<'p> FnOnce(&'p str) -> Vec<&'p str> + Send,
-) -> Option<Output> {
+/// Where [`as_ordinary_user`] puts the program: the build's own folder may be closed to others.
+const FOR_EVERYBODY: &str = "/dev/net/smoltalk";
+
+/// Runs `smoltalk ARGS` as an ordinary user who sees a `/dev/net/tun` of the given mode. `None` if a test may not set
+/// that up here.
+fn as_ordinary_user(tun_mode: u32, args: &[&str]) -> Option<Output> {
     const NOBODY: u32 = 65_534;
     const NONE: Option<&Path> = None;
     if !geteuid().is_root() {
         return None;
     }
-    // The build's own folder may be closed to others, and so is root's configuration.
-    let program = copy_for_everybody();
-    let mut command = Command::new(&program);
-    command
-        .args(args(program.to_str().expect("a path of ours")))
-        .uid(NOBODY)
-        .gid(NOBODY)
-        .current_dir("/")
-        .env("HOME", "/")
-        .env_remove("XDG_CONFIG_HOME")
-        .stdin(Stdio::null());
     let prepare = || {
         unshare(CloneFlags::CLONE_NEWNS)?;
         mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
@@ -531,27 +534,23 @@ fn as_ordinary_user(
         let (tun, device) = ("/dev/net/tun", makedev(10, 200));
         mknod(tun, SFlag::S_IFCHR, Mode::empty(), device)?;
         fs::set_permissions(tun, Permissions::from_mode(tun_mode)).expect("a node of our own");
-        Ok::<(), nix::Error>(())
+        fs::write(FOR_EVERYBODY, "").expect("a file of our own");
+        mount(Some(SMOLTALK), FOR_EVERYBODY, NONE, MsFlags::MS_BIND, NONE)
     };
     // What is mounted so is seen by this thread and its children only.
-    let output = thread::scope(|scope| {
+    thread::scope(|scope| {
         let output = scope.spawn(|| {
             prepare().ok()?;
+            let mut command = Command::new(FOR_EVERYBODY);
+            command
+                .args(args)
+                .uid(NOBODY)
+                .gid(NOBODY)
+                .stdin(Stdio::null());
+            // Root's configuration is closed to others too.
+            command.current_dir("/").env("XDG_CONFIG_HOME", "/dev/null");
             Some(command.output().expect("smoltalk runs"))
         });
         output.join().expect("the thread ends")
-    });
-    let _ = fs::remove_file(&program);
-    output
-}
-
-/// A copy of the program that everybody may run.
-fn copy_for_everybody() -> PathBuf {
-    static COPIES: AtomicU32 = AtomicU32::new(0);
-    let copy = COPIES.fetch_add(1, Ordering::Relaxed);
-    let name = format!("smoltalk-lab-test-{}-{copy}", std::process::id());
-    let program = std::env::temp_dir().join(name);
-    fs::copy(SMOLTALK, &program).expect("a copy of the program");
-    fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("its mode");
-    program
+    })
 }
