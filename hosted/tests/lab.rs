@@ -175,7 +175,8 @@ fn nothing_is_left_when_the_lab_is_killed() {
         ];
         let mut lab = start(args, &mark, &command);
         assert_eq!(lab.line().as_deref(), Some("up"));
-        assert!(marked(&mark).len() >= 5, "{:?}", marked(&mark));
+        // The lab, its first process and the shell at least: the sleepers may be on their way.
+        assert!(marked(&mark).len() >= 3, "{:?}", marked(&mark));
         let network = format!("/proc/{}/ns/net", lab.id());
         let network = fs::File::open(network).expect("the lab's network namespace");
         lab.signal(Signal::SIGKILL);
