@@ -1,10 +1,13 @@
 //! The machine's clocks, as the core is told of them.
 
 use std::cell::Cell;
+use std::error::Error as StdError;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::time::{Instant as StdInstant, SystemTime, UNIX_EPOCH};
 
 use smoltalk::{Instant, Now, Wall, Zone};
-use tz::TimeZone;
+use tz::{TimeZone, TimeZoneSettings};
 
 /// A monotonic clock that starts with it, and the wall clock in the zone that the environment asks for.
 ///
@@ -95,6 +98,29 @@ fn since_epoch(time: SystemTime) -> (i64, u32) {
     }
 }
 
+/// Where zones are, and how their files are read.
+const ZONES: TimeZoneSettings<'static> =
+    TimeZoneSettings::new(TimeZoneSettings::DEFAULT_DIRECTORIES, read_zone);
+
+/// More than any zone's file has, in bytes: the longest have four thousand.
+const LONGEST_ZONE: u64 = 256 << 10;
+
+/// Reads the file of a zone. `TZ` may name any file, and some never end, or never open.
+fn read_zone(path: &str) -> Result<Vec<u8>, Box<dyn StdError + Send + Sync + 'static>> {
+    let no_zone = || io::Error::from(io::ErrorKind::InvalidData);
+    if !fs::metadata(path)?.is_file() {
+        return Err(no_zone().into());
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(LONGEST_ZONE + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LONGEST_ZONE {
+        return Err(no_zone().into());
+    }
+    Ok(bytes)
+}
+
 /// The zone of this place, over all time.
 #[derive(Debug)]
 enum LocalZone {
@@ -105,7 +131,9 @@ enum LocalZone {
 impl LocalZone {
     fn from_environment() -> Self {
         match std::env::var_os("TZ") {
-            None => TimeZone::local().map_or(Self::Always(Zone::UTC), Self::Rules),
+            None => ZONES
+                .parse_local()
+                .map_or(Self::Always(Zone::UTC), Self::Rules),
             Some(tz) => Self::from_tz(&tz.to_string_lossy()),
         }
     }
@@ -113,11 +141,12 @@ impl LocalZone {
     /// What `TZ=tz` means to glibc.
     fn from_tz(tz: &str) -> Self {
         // A rule that names a summer time and not when it is: glibc takes the rules of the United States.
-        let with_rules = || TimeZone::from_posix_tz(&format!("{tz},M3.2.0,M11.1.0"));
+        let with_rules = || ZONES.parse_posix_tz(&format!("{tz},M3.2.0,M11.1.0"));
         if tz.is_empty() || tz == ":" {
             return Self::Always(Zone::UTC);
         }
-        TimeZone::from_posix_tz(tz)
+        ZONES
+            .parse_posix_tz(tz)
             .or_else(|_| with_rules())
             .map_or_else(|_| Self::Always(misunderstood(tz)), Self::Rules)
     }
@@ -176,6 +205,10 @@ mod tests {
             ("no", WINTER, 0, "UTC"),
             ("../../etc/passwd", WINTER, 0, "UTC"),
             ("/no/such/file", WINTER, 0, "UTC"),
+            // They never end.
+            ("/dev/zero", WINTER, 0, "UTC"),
+            (":/dev/zero", WINTER, 0, "UTC"),
+            (":/proc/self", WINTER, 0, "UTC"),
         ] {
             assert_eq!(zone(tz, at), (offset, name.to_owned()), "TZ={tz}");
         }
