@@ -72,7 +72,11 @@ impl Error {
             io::ErrorKind::AddrInUse | io::ErrorKind::ResourceBusy => Exit::InUse,
             _ => Exit::Failed,
         };
-        Self::new(exit, format!("{what}: {}", reason(error)))
+        let told = Self::new(exit, format!("{what}: {}", reason(error)));
+        match error.raw_os_error() {
+            Some(libc::EMFILE) => told.with_hint("allow more with `ulimit -n`"),
+            _ => told,
+        }
     }
 
     /// The same, with what to do about it: a sentence without a full stop, shown on a line of its own.
@@ -129,6 +133,12 @@ mod tests {
             let error = Error::io("UDP 192.0.2.1:9000", &io::Error::from_raw_os_error(errno));
             assert_eq!(error.exit(), exit, "{error}");
         }
+    }
+
+    #[test]
+    fn too_few_descriptors_are_said_to_be_a_matter_of_the_limit() {
+        let error = Error::io("x", &io::Error::from_raw_os_error(libc::EMFILE));
+        assert!(error.hint().is_some_and(|hint| hint.contains("ulimit -n")));
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl Host {
     ) -> Result<usize, Error> {
         let index = self.datagrams.len();
         let socket = Datagrams::dial(remote, Token(DATAGRAMS + index), registry)
-            .map_err(|error| Error::io(format_args!("UDP {remote}"), &error))?;
+            .map_err(|error| dial_error(Protocol::Udp, remote, &error))?;
         self.datagrams.push(socket);
         Ok(index)
     }
@@ -116,7 +116,7 @@ impl Host {
     pub fn dial_stream(&mut self, remote: SocketAddr, registry: &Registry) -> Result<usize, Error> {
         let index = self.streams.len();
         let streams = Streams::dial(remote, tokens(index), registry)
-            .map_err(|error| Error::io(format_args!("TCP {remote}"), &error))?;
+            .map_err(|error| dial_error(Protocol::Tcp, remote, &error))?;
         self.streams.push(streams);
         Ok(index)
     }
@@ -236,6 +236,7 @@ impl Host {
             ),
             Some(libc::EADDRNOTAVAIL) => {
                 Error::failed(format!("{address}: no interface of this machine has that address"))
+                    .with_hint("`ip address` lists them; 0.0.0.0 and [::] stand for all of them")
             }
             Some(libc::EAFNOSUPPORT) => {
                 Error::failed(format!("{address}: this machine has no such IP version"))
@@ -243,6 +244,19 @@ impl Host {
             _ => Error::io(address, error),
         }
     }
+}
+
+/// Why nothing can be sent to `remote`.
+fn dial_error(protocol: Protocol, remote: SocketAddr, error: &io::Error) -> Error {
+    let protocol = match protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+    };
+    let told = Error::io(format_args!("{protocol} {remote}"), error);
+    if told.hint().is_some() {
+        return told;
+    }
+    told.with_hint("is this the right address, and is the network up?")
 }
 
 fn tokens(index: usize) -> Tokens {
