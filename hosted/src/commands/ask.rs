@@ -227,6 +227,10 @@ fn stream_answer(
         ),
     };
     Err(match outcome {
+        StreamOutcome::Answered { answer: b"", .. } => {
+            Error::failed(format!("{at}: the connection was closed without an answer"))
+                .with_hint("is it another service that has this port?")
+        }
         StreamOutcome::Answered { answer, .. } => {
             return Ok(Answer {
                 bytes: answer.to_vec(),
@@ -307,6 +311,14 @@ mod tests {
                 StreamOutcome::Refused,
                 Some("No route to host"),
                 "greeting tcp 192.0.2.1:8898: no connection: No route to host\nis it running",
+            ),
+            (
+                StreamOutcome::Answered {
+                    answer: b"",
+                    elapsed: Duration::ZERO,
+                },
+                None,
+                "greeting tcp 192.0.2.1:8898: the connection was closed without an answer\n",
             ),
             (
                 StreamOutcome::Refused,
