@@ -9,6 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::process::ExitCode;
 
+use smoltalk::text::Shown;
 use smoltalk::{Duration, Protocol};
 use smoltalk_hosted::error::{Error, Exit};
 use smoltalk_hosted::lab;
@@ -51,14 +52,15 @@ fn usage(error: &clap::Error) -> ExitCode {
         Some(what) => format!("smoltalk: {what}"),
         None => text,
     };
-    let _ = write!(std::io::stderr(), "{text}");
+    for line in text.lines() {
+        let _ = writeln!(std::io::stderr(), "{}", Shown(line.as_bytes()));
+    }
     Exit::Usage.into()
 }
 
 /// `smoltalk: what failed: why; what to do`.
 fn tell(error: &Error) {
-    let text = error.to_string().replacen('\n', "; ", 1);
-    let _ = writeln!(std::io::stderr(), "smoltalk: {text}");
+    let _ = std::io::stderr().write_all(output::line(error).as_bytes());
 }
 
 fn run(cli: Cli) -> Result<u8, Error> {
@@ -83,8 +85,8 @@ fn run(cli: Cli) -> Result<u8, Error> {
             let mut contacts = config.contacts(Vec::new());
             contacts.retain(|contact| matches!(contact.target.host, Host::Ip(_)));
             let served = serve::serve(&stack, &output, services, &contacts, grace);
-            output.finish(FLUSH);
-            served?;
+            let written = output.finish(FLUSH);
+            served.and(written)?;
         }
         Command::Greet {
             udp,

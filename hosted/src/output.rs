@@ -52,12 +52,20 @@ pub enum Stream {
 /// A thread that writes, so that the event loop never waits for a terminal that has been stopped.
 #[derive(Debug)]
 struct Queue {
-    lines: Sender<(Stream, String)>,
+    lines: Sender<Queued>,
     /// How many lines wait.
     waiting: Arc<AtomicUsize>,
+    /// An answer to each [`Queued::Mark`], and the end when the thread ends.
     written: Receiver<()>,
     broken: Arc<AtomicBool>,
     dropped: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Queued {
+    Line(Stream, String),
+    /// To be answered when all that was queued before is written.
+    Mark,
 }
 
 impl Output {
@@ -85,20 +93,26 @@ impl Output {
     /// Lets a thread do the writing, so that nothing here waits for it. What peers cause is dropped (and counted)
     /// when nobody reads it.
     pub fn queued(mut self) -> Self {
-        let (lines, queued) = channel::<(Stream, String)>();
+        let (lines, queued) = channel();
         let (done, written) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let still_waiting = Arc::clone(&waiting);
         let broken = Arc::new(AtomicBool::new(false));
         let is_broken = Arc::clone(&broken);
         thread::spawn(move || {
-            for (to, line) in queued {
-                still_waiting.fetch_sub(1, Ordering::Relaxed);
-                if write(to, &line).is_err() && to == Stream::Out {
-                    is_broken.store(true, Ordering::Relaxed);
+            for queued in queued {
+                match queued {
+                    Queued::Line(to, line) => {
+                        still_waiting.fetch_sub(1, Ordering::Relaxed);
+                        if write(to, &line).is_err() && to == Stream::Out {
+                            is_broken.store(true, Ordering::Relaxed);
+                        }
+                    }
+                    Queued::Mark => {
+                        let _ = done.send(());
+                    }
                 }
             }
-            let _ = done.send(());
         });
         self.queue = Some(Queue {
             lines,
@@ -126,10 +140,16 @@ impl Output {
         self.put(self.records_to, self.format(record), false)
     }
 
-    /// Tells the person at the terminal something that is no result. `what` must be safe to show.
+    /// Tells the person at the terminal something that is no result.
     pub fn note(&self, what: impl fmt::Display) {
         // There is nobody left to tell that standard error is gone.
-        let _ = self.put(Stream::Err, format!("smoltalk: {what}\n"), false);
+        let _ = self.put(Stream::Err, line(what), false);
+    }
+
+    /// Asks the person at the terminal for a line, without ending this one. `what` must be safe to show.
+    pub fn prompt(&self, what: impl fmt::Display) {
+        // As above.
+        let _ = write!(io::stderr().lock(), "{what}");
     }
 
     /// The same, if the person wants to know it all.
@@ -156,22 +176,46 @@ impl Output {
         }
     }
 
-    /// Waits until all is written that was queued, but not for ever: a stopped terminal must not keep a server.
-    pub fn finish(self, at_most: Duration) {
-        let Some(queue) = self.queue else { return };
+    /// Waits until all is written that was queued, but not for ever.
+    ///
+    /// # Errors
+    /// Nobody reads any more.
+    pub fn flush(&self, at_most: Duration) -> Result<(), Error> {
+        let Some(queue) = &self.queue else {
+            return Ok(());
+        };
+        // The thread ends only after this sender does.
+        let _ = queue.lines.send(Queued::Mark);
+        let _ = queue.written.recv_timeout(at_most);
+        check(&queue.broken)
+    }
+
+    /// The same at the end: a stopped terminal must not keep a server.
+    ///
+    /// # Errors
+    /// Nobody reads any more.
+    pub fn finish(self, at_most: Duration) -> Result<(), Error> {
+        let Some(queue) = self.queue else {
+            return Ok(());
+        };
         let dropped = queue.dropped.load(Ordering::Relaxed);
         if dropped > 0 {
             let line = format!("smoltalk: {dropped} lines were dropped because nobody read them\n");
-            let _ = queue.lines.send((Stream::Err, line));
+            let _ = queue.lines.send(Queued::Line(Stream::Err, line));
         }
-        drop(queue.lines);
-        let _ = queue.written.recv_timeout(at_most);
+        let Queue {
+            lines,
+            written,
+            broken,
+            ..
+        } = queue;
+        drop(lines);
+        // Until the thread has ended, or no word of it has come in time.
+        while written.recv_timeout(at_most).is_ok() {}
+        check(&broken)
     }
 
     fn put(&self, to: Stream, line: String, must: bool) -> Result<(), Error> {
-        let unwritable = |why: &dyn fmt::Display| {
-            Error::failed(format!("cannot write to standard output: {why}"))
-        };
         let Some(queue) = &self.queue else {
             return write(to, &line)
                 .map_err(|error| unwritable(&smoltalk_hosted::error::reason(&error)));
@@ -179,14 +223,11 @@ impl Output {
         if must || queue.waiting.load(Ordering::Relaxed) < QUEUE {
             queue.waiting.fetch_add(1, Ordering::Relaxed);
             // The thread ends only after this sender does.
-            let _ = queue.lines.send((to, line));
+            let _ = queue.lines.send(Queued::Line(to, line));
         } else {
             queue.dropped.fetch_add(1, Ordering::Relaxed);
         }
-        if queue.broken.load(Ordering::Relaxed) {
-            return Err(unwritable(&"nobody reads it any more"));
-        }
-        Ok(())
+        check(&queue.broken)
     }
 
     fn format(&self, record: &Record<'_>) -> String {
@@ -201,6 +242,13 @@ impl Output {
     }
 }
 
+/// `smoltalk: what failed: why; what to do`, as a line on standard error. Whatever names there are in it, of hosts
+/// and of files, nothing in it is a command to a terminal.
+pub fn line(what: impl fmt::Display) -> String {
+    let text = what.to_string().replace('\n', "; ");
+    format!("smoltalk: {}\n", Shown(text.as_bytes()))
+}
+
 impl Stream {
     fn is_terminal(self) -> bool {
         match self {
@@ -209,6 +257,18 @@ impl Stream {
             Self::Nowhere => false,
         }
     }
+}
+
+/// Whether standard output is still read.
+fn check(broken: &AtomicBool) -> Result<(), Error> {
+    if broken.load(Ordering::Relaxed) {
+        return Err(unwritable("nobody reads it any more"));
+    }
+    Ok(())
+}
+
+fn unwritable(why: &str) -> Error {
+    Error::failed(format!("cannot write to standard output: {why}"))
 }
 
 fn write(to: Stream, line: &str) -> io::Result<()> {

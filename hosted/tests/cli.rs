@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use smoltalk_hosted::clock::Clock;
-use support::{Ended, Running, in_lab, run_with_input, smoltalk};
+use support::{Ended, Running, in_lab, run, run_with_input, smoltalk, told};
 
 /// 2024-02-29 12:00:00 UTC.
 const LEAP_DAY: &str = "2024-02-29T12:00:00Z";
@@ -848,6 +848,44 @@ fn a_burst_of_messages_is_shown_whole() {
         assert_eq!(
             server.line().unwrap(),
             format!("message from [{me}]: message {number}")
+        );
+    }
+}
+
+#[test]
+fn a_server_that_cannot_say_where_it_is_ends_at_once() {
+    let full = std::fs::File::create("/dev/full").unwrap();
+    let output = smoltalk()
+        .args(["serve", "--greeting-tcp", "0", "--greeting-udp", "off"])
+        .args(["--time", "off", "--chat", "off"])
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+    assert!(
+        output
+            .stderr
+            .starts_with(b"smoltalk: cannot write to standard output: "),
+        "{}",
+        told(&output)
+    );
+}
+
+#[test]
+fn names_in_errors_are_shown_and_not_obeyed() {
+    for args in [
+        &["greet", "a\x1b[2Jb.invalid"][..],
+        &["greet", "\u{9b}1m.invalid:x"],
+        &["chat", "--contact", "egg=\x1b]0;x\x07.invalid"],
+        &["serve", "--tap", "\x1b[1mtap"],
+        &["serve", "\x1b[1m"],
+    ] {
+        let output = run(args);
+        assert!(!output.status.success());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            said.starts_with("smoltalk: ") && !said.contains(|c: char| c.is_control() && c != '\n'),
+            "{args:?}: {said:?}"
         );
     }
 }

@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 use std::process::Stdio;
 use std::time::Duration;
 
-use support::{Ended, Running, run_with_input, smoltalk};
+use support::{Ended, Running, run_with_input, smoltalk, told};
 
 /// Somebody to chat with.
 struct Peer {
@@ -288,4 +288,19 @@ fn a_long_script_is_sent_whole_and_in_order() {
     for line in lines {
         assert_eq!(egg.hear(), line);
     }
+}
+
+#[test]
+fn standard_input_that_cannot_be_read_is_said_so() {
+    let output = smoltalk()
+        .args(["chat", "--listen", "127.0.0.1:0"])
+        .stdin(std::fs::File::open("/").unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("smoltalk: cannot read standard input: Is a directory\n"),
+        "{said}"
+    );
 }

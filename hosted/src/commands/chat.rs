@@ -11,7 +11,7 @@ use smoltalk::chat::{self, Chat, Config, ContactBook, Event, MAX_TEXT, Peer, Sen
 use smoltalk::text::Shown;
 use smoltalk::{Duration, Instant, Now, Protocol};
 use smoltalk_hosted::clock::Clock;
-use smoltalk_hosted::error::{Error, Exit};
+use smoltalk_hosted::error::{Error, Exit, reason};
 use smoltalk_hosted::network::{DatagramId, Io, Network, Waker};
 
 use super::{CONTACTS, Job, MESSAGES, Stack, Traced, count, run};
@@ -169,6 +169,8 @@ enum Input {
     /// A line of so many bytes.
     TooLong(usize),
     NotUtf8,
+    /// It cannot be read, for this reason, and so it is over.
+    Broken(String),
     End,
 }
 
@@ -179,7 +181,7 @@ fn read_lines(waker: Waker) -> Receiver<Input> {
         let mut stdin = io::stdin().lock();
         loop {
             let input = read_line(&mut stdin);
-            let is_end = input == Input::End;
+            let is_end = matches!(input, Input::End | Input::Broken(_));
             // The chat is over when nobody takes the lines any more.
             let is_over = lines.send(input).is_err();
             waker.wake();
@@ -191,7 +193,7 @@ fn read_lines(waker: Waker) -> Receiver<Input> {
     queue
 }
 
-/// Reads one line, and keeps no more of it than a message may have. An error is the end.
+/// Reads one line, and keeps no more of it than a message may have.
 fn read_line(reader: &mut impl BufRead) -> Input {
     let mut line = Vec::new();
     let mut len = 0;
@@ -199,7 +201,7 @@ fn read_line(reader: &mut impl BufRead) -> Input {
         let buffered = match reader.fill_buf() {
             Ok(buffered) => buffered,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(_) => return Input::End,
+            Err(error) => return Input::Broken(reason(&error)),
         };
         let end = buffered.iter().position(|byte| *byte == b'\n');
         let part = &buffered[..end.unwrap_or(buffered.len())];
@@ -269,8 +271,8 @@ impl Session<'_, '_> {
     fn prompt(&mut self) {
         if self.is_interactive && !self.ended && !std::mem::replace(&mut self.is_prompted, true) {
             match self.current {
-                None => eprint!("to whom? "),
-                Some(peer) => eprint!("{}> ", self.name(peer)),
+                None => self.output.prompt("to whom? "),
+                Some(peer) => self.output.prompt(format_args!("{}> ", self.name(peer))),
             }
         }
     }
@@ -278,7 +280,7 @@ impl Session<'_, '_> {
     /// Begins a new line, if a question stands on this one.
     fn break_prompt(&mut self) {
         if std::mem::take(&mut self.is_prompted) {
-            eprintln!();
+            self.output.prompt("\n");
         }
     }
 
@@ -334,6 +336,10 @@ impl Session<'_, '_> {
                             "it has {len} bytes, and a message at most {MAX_TEXT}"
                         )),
                         Input::NotUtf8 => self.fail_line("it is not UTF-8"),
+                        Input::Broken(why) => {
+                            self.fail(format_args!("cannot read standard input: {why}"));
+                            self.ended = true;
+                        }
                         Input::End => self.ended = true,
                     }
                     if self.ended {

@@ -83,6 +83,8 @@ pub fn serve(
     let mut station = Station::bind(&mut network, output, options)?;
     let signals = network.watch_signals()?;
     station.announce()?;
+    // Who started us waits for these lines: if they cannot come, say so now.
+    output.flush(crate::FLUSH)?;
     let mut told = false;
     serve_until(
         &mut network,
