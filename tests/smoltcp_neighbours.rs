@@ -609,6 +609,41 @@ fn pings_are_answered() {
 }
 
 #[test]
+fn a_client_learns_at_once_that_nobody_listens() {
+    for ip in SERVER_IPS {
+        let mut pair = Pair::new(1, Impairments::default(), 2);
+        let to = addr(ip, 9000);
+        let any = addr("::", 0);
+        let mut asking = pair.client.bind(any, "client", udp_buffers()).unwrap();
+        let mut other = pair.client.bind(any, "other", udp_buffers()).unwrap();
+        let mut exchange = DatagramClient::start(at(0), to, b"hello", Retry::default()).unwrap();
+        // Another client that waits for an answer from the same address.
+        let mut bystander = DatagramClient::start(at(0), to, b"hello", Retry::default()).unwrap();
+        bystander.poll_transmit(at(0), &mut [0; 1024]).unwrap();
+        let mut scratch = [0; 1024];
+        while exchange.outcome() == Outcome::Pending {
+            pair.step(
+                |_, _| None,
+                |sockets, now| {
+                    let mut transport = sockets.udp(&mut other, now);
+                    let Ok(_) = pump(&mut bystander, &mut transport, now, &mut scratch, 16);
+                    drop(transport);
+                    let mut transport = sockets.udp(&mut asking, now);
+                    let Ok(pumped) = pump(&mut exchange, &mut transport, now, &mut scratch, 16);
+                    pumped.deadline
+                },
+            );
+        }
+        assert_eq!(
+            exchange.outcome(),
+            Outcome::Unreachable(Unreachable::Refused)
+        );
+        assert_eq!(bystander.outcome(), Outcome::Pending);
+        assert_eq!(pair.now, at(0), "{ip}");
+    }
+}
+
+#[test]
 fn stations_find_each_other_by_neighbour_discovery_too() {
     // Over the cable, so that each stack's solicitations meet the other's advertisements.
     for ip in ["192.0.2.1", "fdaa::1", "fe80::ff:fe00:1"] {

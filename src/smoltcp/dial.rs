@@ -12,7 +12,7 @@ use super::stack::Sockets;
 use super::tcp::{Signature, TcpTransport};
 use crate::{ConnId, Now, StreamService, pump_stream, pump_timeout};
 
-/// One connection to a server, made by [`Stack::connect`](super::Stack::connect). 88 bytes, besides its socket.
+/// One connection to a server, made by [`Stack::connect`](super::Stack::connect). 104 bytes, besides its socket.
 ///
 /// The service knows it as `ConnId::new(0)`.
 #[derive(Debug)]

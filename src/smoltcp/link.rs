@@ -12,12 +12,13 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ::smoltcp::config::IFACE_NEIGHBOR_CACHE_COUNT;
-use ::smoltcp::phy::{self, Device, DeviceCapabilities};
+use ::smoltcp::phy::{self, ChecksumCapabilities, Device, DeviceCapabilities};
 use ::smoltcp::time::Instant;
 use ::smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
 use heapless::Vec;
 
 use super::address::{Network, is_unicast};
+use super::news::News;
 use super::stack::PORTS;
 
 /// The user's device, and what was learned from its frames.
@@ -43,6 +44,9 @@ pub(super) struct Observer {
     pub(super) starved: Starved,
     /// A connection request that came there. smoltcp would refuse it.
     pub(super) wanted: Option<Wanted>,
+    checksums: ChecksumCapabilities,
+    /// What the last frame said of a datagram of ours.
+    pub(super) news: Option<News>,
 }
 
 /// An address, or all of ours, and a port at which connections are to be taken in.
@@ -70,8 +74,9 @@ pub(super) struct Neighbour {
     ours: IpAddr,
 }
 
-impl<D> Link<D> {
+impl<D: Device> Link<D> {
     pub(super) fn new(device: D, mac: [u8; 6], network: Network) -> Self {
+        let checksums = device.capabilities().checksum;
         Self {
             device,
             observer: Observer {
@@ -83,6 +88,8 @@ impl<D> Link<D> {
                 forged: 0,
                 starved: Vec::new(),
                 wanted: None,
+                checksums,
+                news: None,
             },
         }
     }
@@ -150,6 +157,9 @@ impl Observer {
             let by = SocketAddr::new(source, from_port);
             self.wanted = Some(Wanted { at, by });
             return false;
+        }
+        if self.network.owns(destination) {
+            self.news = News::read(packet, &self.checksums);
         }
         let group = to[0] & 1 != 0;
         let ours = if self.network.owns(destination) {
@@ -306,7 +316,6 @@ impl Announcement {
             }
             #[cfg(feature = "ipv6")]
             (IpAddr::V6(ip), IpAddr::V6(ours)) => {
-                use ::smoltcp::phy::ChecksumCapabilities;
                 use ::smoltcp::wire::{
                     HardwareAddress, Icmpv6Packet, Icmpv6Repr, IpProtocol, Ipv6Packet, Ipv6Repr,
                     NdiscNeighborFlags, NdiscRepr,

@@ -12,7 +12,7 @@ use super::tcp::{Signature, TcpTransport};
 use super::udp::NEIGHBOUR_TIMEOUT;
 use crate::{ConnId, Duration, Instant, Now, StreamService, pump_stream, pump_timeout};
 
-/// `N` TCP sockets that listen at one address, made by [`Stack::listen`](super::Stack::listen). 72 bytes each,
+/// `N` TCP sockets that listen at one address, made by [`Stack::listen`](super::Stack::listen). 56 bytes each,
 /// besides the sockets themselves.
 ///
 /// smoltcp has no backlog: a socket that listens takes one connection. So each connection is on a socket of the

@@ -16,12 +16,13 @@ use super::address::{self, Network};
 use super::dial::{ConnectError, Dial};
 use super::link::{Link, Starved, Wanted};
 use super::listener::Listener;
+use super::news::News;
 use super::tcp::prepare;
 use super::udp::{UdpSocket, UdpTransport};
 use crate::random::Rng;
 use crate::{Duration, InUse, Instant, Now, Ports, Protocol, Unreachable, earliest};
 
-/// A TCP/IP stack on one Ethernet device. Some 2,500 bytes, besides the device and the sockets.
+/// A TCP/IP stack on one Ethernet device. Some 3,000 bytes with smoltcp's own capacities, besides the device and the sockets.
 ///
 /// It answers ARP, neighbour discovery and pings by itself.
 pub struct Stack<'a, D> {
@@ -87,6 +88,8 @@ pub struct Sockets<'a> {
     pub(super) starved: Starved,
     /// The one of them that somebody wanted to connect to.
     pub(super) wanted: Option<Wanted>,
+    /// What the last frame said of a datagram of ours.
+    pub(super) news: Option<News>,
 }
 
 impl<'a> Sockets<'a> {
@@ -181,6 +184,7 @@ impl<'a, D: Device> Stack<'a, D> {
                 unread: false,
                 starved: Starved::new(),
                 wanted: None,
+                news: None,
             },
             ports: Ports::new(),
             last_dialed: Rng::new(!config.seed).below(u64::from(u16::MAX)),
@@ -346,6 +350,7 @@ impl<'a, D: Device> Stack<'a, D> {
                 .iface
                 .poll_ingress_single(at, &mut self.link, &mut self.sockets.set);
             self.sockets.wanted = self.link.observer.wanted.take();
+            self.sockets.news = self.link.observer.news.take();
             match taken {
                 PollIngressSingleResult::None => {
                     more = false;
