@@ -10,7 +10,9 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
 
 use smoltalk::greeting::{self, DatagramClient, DatagramServer};
-use smoltalk::{Arrival, DatagramTransport, Duration, Instant, Now, Outcome, Retry, Sent, pump};
+use smoltalk::{
+    Arrival, DatagramTransport, Duration, Instant, Now, Outcome, Retry, Sent, Unreachable, pump,
+};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let clock = Clock::start();
@@ -130,11 +132,13 @@ impl DatagramTransport for Transport<'_> {
     }
 
     fn send(&mut self, to: SocketAddr, payload: &[u8]) -> io::Result<Sent> {
-        match self.socket.send_to(payload, to) {
+        Ok(match self.socket.send_to(payload, to) {
+            Ok(_) => Sent::Queued,
             // A full buffer of the system's loses the datagram, as the network may.
-            Err(error) if !is_harmless(&error) => Err(error),
-            _ => Ok(Sent::Queued),
-        }
+            Err(error) if is_harmless(&error) => Sent::Queued,
+            // Whatever else is wrong is wrong with this address, which a peer may have made up: others go on.
+            Err(_) => Sent::Unreachable(Unreachable::NoRoute),
+        })
     }
 }
 

@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use smoltalk::Duration;
 
@@ -19,6 +20,7 @@ use smoltalk::Duration;
 #[command(
     name = "smoltalk",
     version,
+    args_override_self = true,
     disable_help_subcommand = true,
     max_term_width = 100,
     after_long_help = AFTER_HELP
@@ -70,7 +72,8 @@ pub struct Common {
         global = true,
         env = "SMOLTALK_JSON",
         hide_env_values = true,
-        action = ArgAction::SetTrue
+        action = ArgAction::SetTrue,
+        value_parser = FalseyValueParser::new()
     )]
     pub json: bool,
 
@@ -81,7 +84,8 @@ pub struct Common {
         global = true,
         env = "SMOLTALK_VERBOSE",
         hide_env_values = true,
-        action = ArgAction::SetTrue
+        action = ArgAction::SetTrue,
+        value_parser = FalseyValueParser::new()
     )]
     pub verbose: bool,
 
@@ -188,7 +192,7 @@ pub enum Command {
             hide_env_values = true
         )]
         listen: Option<Place>,
-        /// Somebody to chat with; may be repeated, and adds to the table [contacts] of the configuration file
+        /// Somebody to chat with; may be repeated, and adds to the table `contacts` of the configuration file
         #[arg(
             long,
             value_name = "NAME=ADDR",

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
-use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
-use smoltalk_hosted::error::{Error, Exit};
+use smoltalk_hosted::error::{Error, Exit, reason};
 
 use crate::cli::{
     At, AutoReply, Cidr, Common, Contact, Mac, Place, Seconds, ServeArgs, TapArgs, Target, When,
@@ -65,19 +64,14 @@ impl Config {
         };
         match fs::read_to_string(&path) {
             Ok(text) => Self::parse(&path, &text),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                Ok(Self::default())
-            }
+            // It is not there, or in a folder of another's that we may not even look into, and so none of ours.
+            Err(_) if fs::metadata(&path).is_err() => Ok(Self::default()),
             Err(error) => Err(Error::new(
                 Exit::Usage,
                 format!(
-                    "cannot read the configuration file {}: {error}",
-                    path.display()
+                    "cannot read the configuration file {}: {}",
+                    path.display(),
+                    reason(&error)
                 ),
             )),
         }

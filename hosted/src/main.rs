@@ -13,10 +13,13 @@ use smoltalk::{Duration, Protocol};
 use smoltalk_hosted::error::{Error, Exit};
 use smoltalk_hosted::lab;
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, Host};
 use commands::{Stack, chat, demo, greet, serve, time};
 use config::Config;
 use output::{Output, Stream};
+
+/// How long a server that has ended waits for somebody to read its last lines.
+const FLUSH: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -76,9 +79,11 @@ fn run(cli: Cli) -> Result<u8, Error> {
             let stack = Stack::choose(&tap)?;
             let grace = timeout(2);
             let output = Output::new(&common, Stream::Out).queued();
-            let contacts = config.contacts(Vec::new());
+            // No name is looked up: it would only be shown, and is not worth waiting for.
+            let mut contacts = config.contacts(Vec::new());
+            contacts.retain(|contact| matches!(contact.target.host, Host::Ip(_)));
             let served = serve::serve(&stack, &output, services, &contacts, grace);
-            output.finish(grace);
+            output.finish(FLUSH);
             served?;
         }
         Command::Greet {

@@ -7,8 +7,8 @@ use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
 use serde::{Serialize, Serializer};
@@ -52,7 +52,9 @@ pub enum Stream {
 /// A thread that writes, so that the event loop never waits for a terminal that has been stopped.
 #[derive(Debug)]
 struct Queue {
-    lines: SyncSender<(Stream, String)>,
+    lines: Sender<(Stream, String)>,
+    /// How many lines wait.
+    waiting: Arc<AtomicUsize>,
     written: Receiver<()>,
     broken: Arc<AtomicBool>,
     dropped: AtomicU64,
@@ -80,14 +82,18 @@ impl Output {
         }
     }
 
-    /// Lets a thread do the writing. What peers cause is dropped (and counted) when nobody reads it; the rest waits.
+    /// Lets a thread do the writing, so that nothing here waits for it. What peers cause is dropped (and counted)
+    /// when nobody reads it.
     pub fn queued(mut self) -> Self {
-        let (lines, queued) = sync_channel::<(Stream, String)>(QUEUE);
-        let (done, written) = sync_channel(1);
+        let (lines, queued) = channel::<(Stream, String)>();
+        let (done, written) = channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let still_waiting = Arc::clone(&waiting);
         let broken = Arc::new(AtomicBool::new(false));
         let is_broken = Arc::clone(&broken);
         thread::spawn(move || {
             for (to, line) in queued {
+                still_waiting.fetch_sub(1, Ordering::Relaxed);
                 if write(to, &line).is_err() && to == Stream::Out {
                     is_broken.store(true, Ordering::Relaxed);
                 }
@@ -96,6 +102,7 @@ impl Output {
         });
         self.queue = Some(Queue {
             lines,
+            waiting,
             written,
             broken,
             dropped: AtomicU64::new(0),
@@ -103,7 +110,7 @@ impl Output {
         self
     }
 
-    /// Writes `record`. With a queue a full one is waited for.
+    /// Writes `record`.
     ///
     /// # Errors
     /// Nobody reads any more.
@@ -155,7 +162,7 @@ impl Output {
         let dropped = queue.dropped.load(Ordering::Relaxed);
         if dropped > 0 {
             let line = format!("smoltalk: {dropped} lines were dropped because nobody read them\n");
-            let _ = queue.lines.try_send((Stream::Err, line));
+            let _ = queue.lines.send((Stream::Err, line));
         }
         drop(queue.lines);
         let _ = queue.written.recv_timeout(at_most);
@@ -169,10 +176,11 @@ impl Output {
             return write(to, &line)
                 .map_err(|error| unwritable(&smoltalk_hosted::error::reason(&error)));
         };
-        if must {
+        if must || queue.waiting.load(Ordering::Relaxed) < QUEUE {
+            queue.waiting.fetch_add(1, Ordering::Relaxed);
             // The thread ends only after this sender does.
             let _ = queue.lines.send((to, line));
-        } else if let Err(TrySendError::Full(_)) = queue.lines.try_send((to, line)) {
+        } else {
             queue.dropped.fetch_add(1, Ordering::Relaxed);
         }
         if queue.broken.load(Ordering::Relaxed) {

@@ -322,6 +322,9 @@ impl Session<'_, '_> {
             }
             match self.lines.try_recv() {
                 Ok(input) => {
+                    if input == Input::End {
+                        self.break_prompt();
+                    }
                     self.is_prompted = false;
                     self.last_progress = now.monotonic;
                     self.line_number += 1;

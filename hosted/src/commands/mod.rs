@@ -25,8 +25,9 @@ pub use traced::Traced;
 
 /// How many contacts a chat knows at most.
 pub const CONTACTS: usize = 256;
-/// How many messages of a chat may wait in each direction.
-pub const MESSAGES: usize = 64;
+/// How many messages of a chat may wait in each direction: as many as one pump of a network brings at most, so that
+/// none is lost in a burst.
+pub const MESSAGES: usize = 256;
 
 /// What a command does on its network, as often as the event loop asks.
 pub trait Job {

@@ -7,7 +7,7 @@ use smoltalk::chat::{self, Chat, ContactBook, Event};
 use smoltalk::greeting::{self, DatagramServer, StreamServer};
 use smoltalk::{Duration, Instant, Now, Protocol, Pumped, earliest, time};
 use smoltalk_hosted::clock::Clock;
-use smoltalk_hosted::error::Error;
+use smoltalk_hosted::error::{Error, Exit};
 use smoltalk_hosted::network::{DatagramId, Io, Network, Signal, Signals, StreamsId};
 
 use super::chat::show_message;
@@ -227,7 +227,9 @@ impl<'o> Station<'o> {
         let addresses = |place, port| Place::addresses(place, &options.bind, port);
 
         for address in addresses(options.greeting_tcp, greeting::PORT) {
-            let id = network.listen(address, "greeting")?;
+            let id = network
+                .listen(address, "greeting")
+                .map_err(|error| elsewhere(error, "greeting-tcp"))?;
             let at = at("greeting", Protocol::Tcp, network.local_addr(id));
             let server = StreamServer::<CONNECTIONS>::new(greeting::Config {
                 idle_timeout: options.idle_timeout,
@@ -239,19 +241,25 @@ impl<'o> Station<'o> {
             );
         }
         for address in addresses(options.greeting_udp, greeting::PORT) {
-            let id = network.bind_datagrams(address, "greeting")?;
+            let id = network
+                .bind_datagrams(address, "greeting")
+                .map_err(|error| elsewhere(error, "greeting-udp"))?;
             let at = at("greeting", Protocol::Udp, network.local_addr(id));
             let server = Traced::new(DatagramServer::new(), output, at.to_string());
             add(at, Service::GreetingUdp(id, server));
         }
         for address in addresses(options.time, time::PORT) {
-            let id = network.bind_datagrams(address, "time")?;
+            let id = network
+                .bind_datagrams(address, "time")
+                .map_err(|error| elsewhere(error, "time"))?;
             let at = at("time", Protocol::Udp, network.local_addr(id));
             let server = Traced::new(time::Server::new(), output, at.to_string());
             add(at, Service::Time(id, Box::new(server)));
         }
         for address in addresses(options.chat, chat::PORT) {
-            let id = network.bind_datagrams(address, "chat")?;
+            let id = network
+                .bind_datagrams(address, "chat")
+                .map_err(|error| elsewhere(error, "chat"))?;
             let at = at("chat", Protocol::Udp, network.local_addr(id));
             let chat = Chat::new(options.contacts.clone(), options.chat_config.clone());
             add(
@@ -370,6 +378,14 @@ impl Endpoint<'_> {
                 ]
             }
         }
+    }
+}
+
+/// What to do about an address that another has.
+fn elsewhere(error: Error, option: &str) -> Error {
+    match error.exit() {
+        Exit::InUse => error.with_hint(format!("`--{option} PORT` puts it elsewhere")),
+        _ => error,
     }
 }
 

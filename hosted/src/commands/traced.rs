@@ -8,6 +8,9 @@ use smoltalk::{ConnId, DatagramService, Flow, Instant, Now, StreamService, Trans
 use crate::commands::count;
 use crate::output::Output;
 
+/// How many bytes of a datagram or a piece of a stream are shown: nobody reads 64 KiB on one line.
+const MOST_SHOWN: usize = 1024;
+
 /// `inner`, watched.
 #[derive(Debug)]
 pub struct Traced<'o, S> {
@@ -26,16 +29,18 @@ impl<'o, S> Traced<'o, S> {
         }
     }
 
-    /// `bytes` as they are shown: how many, and what.
+    /// Tells how many `bytes` there were, and what was in them.
     fn tell(&self, what: &str, bytes: &[u8], whom: impl std::fmt::Display) {
-        if self.output.verbose {
-            let size = count(bytes.len() as u64, "byte");
-            self.output.detail(format_args!(
-                "{}: {what} {size} {whom}: {}",
-                self.label,
-                Shown(bytes)
-            ));
-        }
+        let size = count(bytes.len() as u64, "byte");
+        let (shown, more) = match bytes.get(..MOST_SHOWN) {
+            Some(beginning) if beginning.len() < bytes.len() => (beginning, "..."),
+            _ => (bytes, ""),
+        };
+        self.output.detail(format_args!(
+            "{}: {what} {size} {whom}: {}{more}",
+            self.label,
+            Shown(shown)
+        ));
     }
 
     fn tell_conn(&self, id: ConnId, what: impl std::fmt::Display) {

@@ -156,14 +156,15 @@ fn about_tun(facts: &Facts, errno: Errno) -> Obstacle {
             format!("{CONTROL} is there, but the kernel's tun driver is not"),
             "modprobe tun",
         ),
-        Errno::EACCES => {
+        // Root is above modes, so for root it is as if the container had none.
+        Errno::EACCES if !facts.root => {
             let mut what = format!("{CONTROL} may not be opened");
             if let Some(mode) = facts.tun_mode {
                 let _ = write!(what, ", its mode is {mode:04o}");
             }
             Obstacle::command(facts, what, "chmod 0666 /dev/net/tun")
         }
-        Errno::EPERM => Obstacle::new(
+        Errno::EPERM | Errno::EACCES => Obstacle::new(
             format!("{CONTROL} is withheld from this container"),
             TO_THE_CONTAINER,
         ),
@@ -318,16 +319,18 @@ mod tests {
 
     #[test]
     fn a_container_without_the_tun_device() {
-        let facts = Facts {
-            root: true,
-            tun: Some(Errno::EPERM),
-            ..ordinary()
-        };
-        assert_eq!(
-            told(&facts, None),
-            "lab is not permitted here: /dev/net/tun is withheld from this container\n\
-             to allow it start the container with --device /dev/net/tun --cap-add NET_ADMIN"
-        );
+        for errno in [Errno::EPERM, Errno::EACCES] {
+            let facts = Facts {
+                root: true,
+                tun: Some(errno),
+                ..ordinary()
+            };
+            assert_eq!(
+                told(&facts, None),
+                "lab is not permitted here: /dev/net/tun is withheld from this container\n\
+                 to allow it start the container with --device /dev/net/tun --cap-add NET_ADMIN"
+            );
+        }
     }
 
     #[test]

@@ -90,6 +90,7 @@ pub fn smoltalk() -> Command {
     }
     command
         .env("XDG_CONFIG_HOME", "/dev/null")
+        .env_remove("NO_COLOR")
         .stdin(Stdio::null());
     command
 }
@@ -97,6 +98,18 @@ pub fn smoltalk() -> Command {
 /// Runs `smoltalk ARGS` to its end.
 pub fn run(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Output {
     smoltalk().args(args).output().expect("smoltalk runs")
+}
+
+/// Runs `command` to its end, with `input` as its standard input.
+pub fn run_with_input(command: &mut Command, input: impl Into<Vec<u8>>) -> Ended {
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    let mut stdin = running.child.stdin.take().expect("piped");
+    let input = input.into();
+    // In a thread of its own, since it need not be read before something is written, or at all.
+    let writer = thread::spawn(move || drop(stdin.write_all(&input)));
+    let ended = running.wait();
+    writer.join().expect("writing does not panic");
+    ended
 }
 
 /// All that a program left: for a failing assertion.
@@ -174,11 +187,14 @@ impl Running {
         }
     }
 
-    /// The first address where `service` listens over `transport` (`tcp` or `udp`).
-    pub fn address(&self, service: &str, transport: &str) -> SocketAddr {
+    /// Where `service` listens over `transport` (`tcp` or `udp`), on IPv4 or on IPv6.
+    #[track_caller]
+    pub fn address(&self, service: &str, transport: &str, on_ipv4: bool) -> SocketAddr {
         self.listening
             .iter()
-            .find(|(name, over, _)| name == service && over == transport)
+            .find(|(name, over, address)| {
+                name == service && over == transport && address.is_ipv4() == on_ipv4
+            })
             .map(|(_, _, address)| *address)
             .unwrap_or_else(|| panic!("no {service} over {transport}: {:?}", self.listening))
     }
@@ -188,6 +204,32 @@ impl Running {
         let mut line = String::new();
         let len = self.stdout.read_line(&mut line).expect("standard output");
         (len > 0).then(|| line.trim_end_matches('\n').to_owned())
+    }
+
+    /// The next line of standard output that has `text` in it, without its end.
+    #[track_caller]
+    pub fn line_with(&mut self, text: &str) -> String {
+        let mut others = Vec::new();
+        loop {
+            let Some(line) = self.line() else {
+                panic!("no line with {text:?} came, but {others:#?}");
+            };
+            if line.contains(text) {
+                return line;
+            }
+            others.push(line);
+        }
+    }
+
+    /// Writes to standard input, which must be piped and open.
+    pub fn write(&mut self, input: &[u8]) {
+        let stdin = self.child.stdin.as_mut().expect("piped and open");
+        stdin.write_all(input).expect("it reads");
+    }
+
+    /// Ends standard input.
+    pub fn close_stdin(&mut self) {
+        self.child.stdin = None;
     }
 
     /// The process's id.
@@ -200,8 +242,10 @@ impl Running {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("the process is ours");
     }
 
-    /// Waits for the end of the process, and for that of everyone who has its standard output.
+    /// Ends its standard input, and waits for the end of the process and for that of everyone who has its standard
+    /// output.
     pub fn wait(mut self) -> Ended {
+        self.close_stdin();
         let mut stdout = String::new();
         self.stdout
             .read_to_string(&mut stdout)
@@ -240,4 +284,16 @@ pub struct Ended {
     /// What was not read before.
     pub stdout: String,
     pub stderr: String,
+}
+
+impl Ended {
+    /// Checks the exit code, and how standard error begins.
+    #[track_caller]
+    pub fn expect(&self, code: i32, said: &str) -> &Self {
+        assert!(
+            self.status.code() == Some(code) && self.stderr.starts_with(said),
+            "expected exit code {code} and {said:?}: {self:#?}"
+        );
+        self
+    }
 }
