@@ -40,7 +40,7 @@ fn sockets_on_smoltcp_take_what_is_said() {
     // Whoever builds smoltcp with more room for neighbours, as smoltalk-hosted does, pays for it here.
     let more_neighbours = ::smoltcp::config::IFACE_NEIGHBOR_CACHE_COUNT - 8;
     takes(
-        3_072 + 40 * more_neighbours,
+        3_200 + 40 * more_neighbours,
         size_of::<Stack<'_, NoDevice>>(),
     );
     takes(488, size_of::<SocketStorage<'_>>());

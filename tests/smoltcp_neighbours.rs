@@ -6,14 +6,14 @@ mod stacks;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 
-use smoltalk::greeting::{DatagramClient, DatagramServer};
-use smoltalk::sim::Impairments;
-use smoltalk::smoltcp::{Sockets, StackConfig, UdpSocket};
+use smoltalk::greeting::{self, DatagramClient, DatagramServer, StreamServer};
+use smoltalk::sim::{Impairments, Rng};
+use smoltalk::smoltcp::{SocketStorage, Sockets, Stack, StackConfig, UdpSocket};
 use smoltalk::{
     DatagramService, Duration, Exchange, Instant, Now, Outcome, Pumped, Retry, Transmit,
     Unreachable, pump,
 };
-use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities};
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
     Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr, IpAddress, IpProtocol, IpRepr, Ipv4Packet,
@@ -672,6 +672,41 @@ fn pings_are_answered() {
 }
 
 #[test]
+fn a_client_learns_at_once_that_nobody_listens() {
+    for ip in SERVER_IPS {
+        let mut pair = Pair::new(1, Impairments::default(), 2);
+        let to = addr(ip, 9000);
+        let any = addr("::", 0);
+        let mut asking = pair.client.bind(any, "client", udp_buffers()).unwrap();
+        let mut other = pair.client.bind(any, "other", udp_buffers()).unwrap();
+        let mut exchange = DatagramClient::start(at(0), to, b"hello", Retry::default()).unwrap();
+        // Another client that waits for an answer from the same address.
+        let mut bystander = DatagramClient::start(at(0), to, b"hello", Retry::default()).unwrap();
+        bystander.poll_transmit(at(0), &mut [0; 1024]).unwrap();
+        let mut scratch = [0; 1024];
+        while exchange.outcome() == Outcome::Pending {
+            pair.step(
+                |_, _| None,
+                |sockets, now| {
+                    let mut transport = sockets.udp(&mut other, now);
+                    let Ok(_) = pump(&mut bystander, &mut transport, now, &mut scratch, 16);
+                    drop(transport);
+                    let mut transport = sockets.udp(&mut asking, now);
+                    let Ok(pumped) = pump(&mut exchange, &mut transport, now, &mut scratch, 16);
+                    pumped.deadline
+                },
+            );
+        }
+        assert_eq!(
+            exchange.outcome(),
+            Outcome::Unreachable(Unreachable::Refused)
+        );
+        assert_eq!(bystander.outcome(), Outcome::Pending);
+        assert_eq!(pair.now, at(0), "{ip}");
+    }
+}
+
+#[test]
 fn stations_find_each_other_by_neighbour_discovery_too() {
     // Over the cable, so that each stack's solicitations meet the other's advertisements.
     for ip in ["192.0.2.1", "fdaa::1", "fe80::ff:fe00:1"] {
@@ -709,5 +744,159 @@ fn stations_find_each_other_by_neighbour_discovery_too() {
             "{ip}: {:?}",
             exchange.outcome()
         );
+    }
+}
+
+/// A device that leaves checksums to nobody, so that broken packets reach the insides of the stack.
+struct Unchecked(&'static mut Port);
+
+impl Device for Unchecked {
+    type RxToken<'a> = <&'static mut Port as Device>::RxToken<'a>;
+    type TxToken<'a> = <&'static mut Port as Device>::TxToken<'a>;
+
+    fn receive(
+        &mut self,
+        now: smoltcp::time::Instant,
+    ) -> Option<(Self::RxToken<'_>, Self::TxToken<'_>)> {
+        (*self.0).receive(now)
+    }
+
+    fn transmit(&mut self, now: smoltcp::time::Instant) -> Option<Self::TxToken<'_>> {
+        (*self.0).transmit(now)
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = self.0.capabilities();
+        capabilities.checksum = ChecksumCapabilities::ignored();
+        capabilities
+    }
+}
+
+#[test]
+fn broken_frames_do_no_harm() {
+    let addresses = [
+        ("192.0.2.1".parse().unwrap(), 24),
+        ("fdaa::1".parse().unwrap(), 64),
+    ];
+    let config = StackConfig {
+        mac: SERVER_MAC,
+        addresses: &addresses,
+        gateways: &["192.0.2.254".parse().unwrap()],
+        seed: 1,
+    };
+    for seed in 0..20 {
+        let mut rng = Rng::new(seed);
+        let storage: Vec<_> = (0..5).map(|_| SocketStorage::EMPTY).collect();
+        let mut stack = Stack::new(
+            Unchecked(Box::leak(Box::new(Port::new()))),
+            &config,
+            Box::leak(storage.into_boxed_slice()),
+            Instant::ZERO,
+        )
+        .unwrap();
+        let everywhere = addr("::", 8898);
+        let mut socket = stack.bind(everywhere, "greeting", udp_buffers()).unwrap();
+        let buffers = [(); 4].map(|()| tcp_buffers());
+        let mut listener = stack.listen(everywhere, "greeting", buffers).unwrap();
+        let mut service = DatagramServer::new();
+        let mut streams = StreamServer::<4>::new(greeting::Config {
+            max_connections: 3,
+            ..greeting::Config::default()
+        });
+        // What a neighbour really says, to be broken: what the stack has sent is turned back on it, too.
+        let mut frames = vec![
+            datagram(
+                MAC,
+                SERVER_MAC,
+                addr("192.0.2.7", 5),
+                addr("192.0.2.1", 8898),
+                b"x",
+            ),
+            datagram(
+                MAC,
+                SERVER_MAC,
+                addr("fdaa::7", 5),
+                addr("fdaa::1", 8898),
+                b"x",
+            ),
+            datagram(
+                MAC,
+                SERVER_MAC,
+                addr("192.0.2.7", 5),
+                addr("192.0.2.1", 1),
+                b"x",
+            ),
+            datagram(
+                MAC,
+                SERVER_MAC,
+                addr("fdaa::7", 5),
+                addr("fdaa::1", 1),
+                b"x",
+            ),
+        ];
+        for frame in &frames.clone() {
+            // As TCP and as ICMP they are broken from the beginning.
+            let mut frame = frame.clone();
+            frame.resize(100, 0);
+            let protocol = if frame[12] == 0x08 { 14 + 9 } else { 14 + 6 };
+            for number in [1, 6, 58, 0, 43, 44] {
+                frame[protocol] = number;
+                frames.push(frame.clone());
+            }
+        }
+        let mut now = at(0);
+        for _ in 0..5_000 {
+            let pick = rng.below(frames.len() as u64) as usize;
+            let mut frame = frames[pick].clone();
+            for _ in 0..rng.below(6) {
+                let index = rng.below(frame.len() as u64) as usize;
+                frame[index] = match rng.below(4) {
+                    0 => 0,
+                    1 => 0xff,
+                    2 => frame[index] ^ (1 << rng.below(8)),
+                    _ => rng.below(256) as u8,
+                };
+            }
+            if rng.below(20) == 0 {
+                frame.truncate(rng.below(frame.len() as u64) as usize);
+            }
+            let _ = stack.device_mut().0.deliver(now.monotonic, &frame);
+            now.monotonic += Duration::from_micros(rng.below(50_000));
+            let mut scratch = [0; 64];
+            stack.turn(now, 4, |sockets, now| {
+                let mut transport = sockets.udp(&mut socket, now);
+                let Ok(_) = pump(&mut service, &mut transport, now, &mut scratch, 16);
+                drop(transport);
+                listener.pump(sockets, &mut streams, now).deadline
+            });
+            while let Some(mut sent) = stack.device_mut().0.take_sent(<[u8]>::to_vec) {
+                if frames.len() < 200 && sent.len() > 14 {
+                    sent.copy_within(6..12, 0);
+                    sent[..6].copy_from_slice(&SERVER_MAC);
+                    sent[6..12].copy_from_slice(&MAC);
+                    frames.push(sent);
+                }
+            }
+        }
+        // It is all there still.
+        now.monotonic += Duration::from_secs(120);
+        let mut scratch = [0; 64];
+        let question = &frames[0];
+        for _ in 0..3 {
+            let _ = stack.device_mut().0.deliver(now.monotonic, question);
+            stack.turn(now, 100, |sockets, now| {
+                let mut transport = sockets.udp(&mut socket, now);
+                let Ok(_) = pump(&mut service, &mut transport, now, &mut scratch, 16);
+                drop(transport);
+                listener.pump(sockets, &mut streams, now).deadline
+            });
+            now.monotonic += Duration::from_secs(4);
+        }
+        let mut answered = false;
+        while let Some(sent) = stack.device_mut().0.take_sent(<[u8]>::to_vec) {
+            answered |= sent.get(26..34) == Some(&[192, 0, 2, 1, 192, 0, 2, 7])
+                && sent.get(42..) == Some(b"hi");
+        }
+        assert!(answered, "seed {seed}");
     }
 }

@@ -113,7 +113,7 @@ impl Ethernet {
     }
 }
 
-/// A network device: it has room for `QUEUE` frames received and `QUEUE` frames to be sent, at 1,540 bytes each.
+/// A network device: it has room for `QUEUE` frames received and `QUEUE` frames to be sent, at 1,544 bytes each.
 #[derive(Debug)]
 pub struct EthernetPort<const QUEUE: usize> {
     rx: Vec<Frame, QUEUE>,

@@ -12,7 +12,7 @@ use super::stack::Sockets;
 use super::tcp::{Signature, TcpTransport};
 use crate::{ConnId, Now, StreamService, pump_stream, pump_timeout};
 
-/// One connection to a server, made by [`Stack::connect`](super::Stack::connect). 88 bytes, besides its socket.
+/// One connection to a server, made by [`Stack::connect`](super::Stack::connect). 104 bytes, besides its socket.
 ///
 /// The service knows it as `ConnId::new(0)`.
 #[derive(Debug)]
@@ -60,7 +60,9 @@ impl Dial {
     }
 
     /// Tells `service` of the connection, and moves bytes between the two if something has changed. To be called
-    /// in every `serve` of [`Stack::turn`](super::Stack::turn), until [`is_done`](Self::is_done).
+    /// in every `serve` of [`Stack::turn`](super::Stack::turn), until [`is_done`](Self::is_done) or until the
+    /// service itself has come to an end: one that gives up while the connection is still being made has none
+    /// that it could reset. Then [`Stack::hang_up`](super::Stack::hang_up).
     ///
     /// # Panics
     /// If the connection is of another stack than `sockets`.

@@ -11,12 +11,13 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ::smoltcp::phy::{self, Device, DeviceCapabilities};
+use ::smoltcp::phy::{self, ChecksumCapabilities, Device, DeviceCapabilities};
 use ::smoltcp::time::Instant;
 use ::smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
 use heapless::Vec;
 
 use super::address::{Network, is_unicast};
+use super::news::News;
 use super::stack::PORTS;
 
 /// The user's device, and what was learned from its frames.
@@ -43,6 +44,9 @@ pub(super) struct Observer {
     pub(super) starved: Starved,
     /// A connection request that came there. smoltcp would refuse it.
     pub(super) wanted: Option<Wanted>,
+    checksums: ChecksumCapabilities,
+    /// What the last frame said of a datagram of ours.
+    pub(super) news: Option<News>,
 }
 
 /// An address, or all of ours, and a port at which connections are to be taken in.
@@ -64,8 +68,9 @@ pub(super) struct Neighbour {
     ours: IpAddr,
 }
 
-impl<D> Link<D> {
+impl<D: Device> Link<D> {
     pub(super) fn new(device: D, mac: [u8; 6], network: Network) -> Self {
+        let checksums = device.capabilities().checksum;
         Self {
             device,
             observer: Observer {
@@ -77,6 +82,8 @@ impl<D> Link<D> {
                 forged: 0,
                 starved: Vec::new(),
                 wanted: None,
+                checksums,
+                news: None,
             },
         }
     }
@@ -140,7 +147,9 @@ impl Observer {
         }
         let Some(ours) = self.spoken_to(source, destination) else {
             // smoltcp takes every IPv6 address that ends as ours does for one of ours, and that of the loopback.
-            return false;
+            // Of IPv4 it knows better than this layer what is for us: a DHCP server's offer is (RFC 2131, section
+            // 4.1), though it goes to an address that we do not have yet.
+            return destination.is_ipv4();
         };
         if !self.starved.is_empty()
             && let Some((from_port, port)) = connection_request(packet)
@@ -153,6 +162,9 @@ impl Observer {
             let by = SocketAddr::new(source, from_port);
             self.wanted = Some(Wanted { at, by });
             return false;
+        }
+        if self.network.owns(destination) {
+            self.news = News::read(packet, &self.checksums);
         }
         if (to == self.mac || to[0] & 1 != 0)
             && is_unicast(source)
@@ -301,7 +313,6 @@ impl Announcement {
             }
             #[cfg(feature = "ipv6")]
             (IpAddr::V6(ip), IpAddr::V6(ours)) => {
-                use ::smoltcp::phy::ChecksumCapabilities;
                 use ::smoltcp::wire::{
                     HardwareAddress, Icmpv6Packet, Icmpv6Repr, IpProtocol, Ipv6Packet, Ipv6Repr,
                     NdiscNeighborFlags, NdiscRepr,

@@ -24,6 +24,7 @@ mod address;
 mod dial;
 mod link;
 mod listener;
+mod news;
 mod stack;
 mod tcp;
 mod udp;

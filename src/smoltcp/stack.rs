@@ -16,6 +16,7 @@ use super::address::{self, Network};
 use super::dial::{ConnectError, Dial};
 use super::link::{Link, Starved, Wanted};
 use super::listener::Listener;
+use super::news::News;
 use super::tcp::prepare;
 use super::udp::{UdpSocket, UdpTransport};
 use crate::random::Rng;
@@ -88,6 +89,8 @@ pub struct Sockets<'a> {
     pub(super) starved: Starved,
     /// The one of them that somebody wanted to connect to.
     pub(super) wanted: Option<Wanted>,
+    /// What the last frame said of a datagram of ours.
+    pub(super) news: Option<News>,
 }
 
 impl<'a> Sockets<'a> {
@@ -182,6 +185,7 @@ impl<'a, D: Device> Stack<'a, D> {
                 unread: false,
                 starved: Starved::new(),
                 wanted: None,
+                news: None,
             },
             ports: Ports::new(),
             last_dialed: Rng::new(!config.seed).below(u64::from(u16::MAX)),
@@ -347,6 +351,7 @@ impl<'a, D: Device> Stack<'a, D> {
                 .iface
                 .poll_ingress_single(at, &mut self.link, &mut self.sockets.set);
             self.sockets.wanted = self.link.observer.wanted.take();
+            self.sockets.news = self.link.observer.news.take();
             match taken {
                 PollIngressSingleResult::None => {
                     more = false;

@@ -9,6 +9,7 @@ use ::smoltcp::socket::udp::{PacketBuffer, PacketMetadata, Socket, UdpMetadata};
 use heapless::Vec;
 
 use super::address;
+use super::news::News;
 use super::stack::Sockets;
 use crate::{Arrival, DatagramTransport, Duration, Instant, Sent, Unreachable};
 
@@ -21,7 +22,7 @@ const WAITING: usize = 4;
 
 /// The memory of one UDP socket: rings for `PACKETS` datagrams and `BYTES` bytes of payload in each direction.
 ///
-/// Takes `2 * BYTES + 112 * PACKETS` bytes on a 64-bit machine. A datagram lies in a ring in one piece, and one
+/// Takes `2 * BYTES + 96 * PACKETS` bytes on a 64-bit machine. A datagram lies in a ring in one piece, and one
 /// longer than `BYTES` is dropped by smoltcp before anybody has seen it: so `BYTES` is at least the longest
 /// datagram to be received, 1,472 bytes for all that Ethernet carries, and twice that lets a second one come in
 /// while the first is answered.
@@ -173,6 +174,7 @@ impl UdpSocket {
 /// - A datagram to where no route leads, or one longer than the MTU allows, is [`Sent::Unreachable`] at once.
 /// - One whose next hop does not answer for 3 seconds is given up, and with it all that was queued behind it:
 ///   their destinations come back as [`Arrival::Unreachable`].
+/// - So do those of which ICMP says that they did not arrive.
 #[derive(Debug)]
 pub struct UdpTransport<'s, 'a> {
     sockets: &'s mut Sockets<'a>,
@@ -213,6 +215,14 @@ impl DatagramTransport for UdpTransport<'_, '_> {
     fn recv(&mut self) -> Result<Option<Arrival<'_>>, Infallible> {
         if let Some(to) = self.state.undelivered.pop() {
             let why = Unreachable::NoRoute;
+            return Ok(Some(Arrival::Unreachable { to, why }));
+        }
+        let (port, bound) = (self.state.local.port(), self.state.bound);
+        let ours = |news: &mut News| {
+            news.from.port() == port && bound.is_none_or(|ip| ip == news.from.ip())
+        };
+        if let Some(news) = self.sockets.news.take_if(ours) {
+            let News { to, why, .. } = news;
             return Ok(Some(Arrival::Unreachable { to, why }));
         }
         let socket = self.sockets.set.get_mut::<Socket<'_>>(self.state.handle);
