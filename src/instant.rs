@@ -47,8 +47,7 @@ impl Add<Duration> for Instant {
     type Output = Self;
 
     fn add(self, duration: Duration) -> Self {
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        Self(self.0.saturating_add(micros))
+        Self(self.0.saturating_add(micros(duration)))
     }
 }
 
@@ -62,9 +61,16 @@ impl Sub<Duration> for Instant {
     type Output = Self;
 
     fn sub(self, duration: Duration) -> Self {
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        Self(self.0.saturating_sub(micros))
+        Self(self.0.saturating_sub(micros(duration)))
     }
+}
+
+/// `duration` in microseconds, or the most that 64 bits hold. [`Duration::as_micros`] takes 128 bits for it,
+/// which are dear where registers have 32.
+#[inline(never)]
+fn micros(duration: Duration) -> u64 {
+    let micros = duration.as_secs().saturating_mul(1_000_000);
+    micros.saturating_add(duration.subsec_micros().into())
 }
 
 /// The smaller of two deadlines, where `None` is "never".
