@@ -56,7 +56,7 @@ impl Config {
     /// The poll interval after `poll`.
     fn slower(&self, poll: Duration) -> Duration {
         let longest = self.longest_poll.max(Self::MIN_POLL);
-        poll.saturating_mul(2).min(longest)
+        poll.saturating_add(poll).min(longest)
     }
 }
 
@@ -118,6 +118,16 @@ pub enum Kiss {
     TooOften,
     /// Another code: taken for no answer.
     Other([u8; 4]),
+}
+
+impl fmt::Display for Kiss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Denied => "that we are not served",
+            Self::TooOften => "that we ask too often",
+            Self::Other(_) => "that it has no time for us",
+        })
+    }
 }
 
 /// What happened to the datagrams of a [`Client`] so far.
