@@ -1,0 +1,15 @@
+//! The services on the board lm3s6965evb.
+#![no_std]
+#![no_main]
+
+use cortex_m_rt::entry;
+use smoltalk_firmware::app::{self, Memory};
+use smoltalk_firmware::board::lm3s6965evb::{Ethernet, start};
+use static_cell::ConstStaticCell;
+
+static MEMORY: ConstStaticCell<Memory<Ethernet>> = ConstStaticCell::new(Memory::new());
+
+#[entry]
+fn main() -> ! {
+    app::run(start(), MEMORY.take())
+}
