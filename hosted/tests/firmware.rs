@@ -1,0 +1,529 @@
+//! The firmware's suite: images for microcontrollers in QEMU, on a TAP device in a lab, with the kernel's sockets as
+//! their peers. `.ci/firmware` builds the images, says where they are and runs the suite; an ordinary `cargo test`
+//! leaves it out.
+
+#[path = "../../tests/conformance/mod.rs"]
+mod conformance;
+#[path = "../../tests/conformance/sockets.rs"]
+mod sockets;
+mod support;
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use smoltalk::sim::script::{IpVersion, Service, WALL};
+use smoltalk::{DatagramService, Instant, Now, greeting, sntp, time};
+use smoltalk_hosted::clock::Clock;
+
+use conformance::conform;
+use sockets::Sockets;
+use support::in_lab;
+
+/// Where the images are: a folder for each set of features, and in it one image for each board.
+const IMAGES: &str = "FIRMWARE_IMAGES";
+
+/// The lab's TAP device.
+const TAP: &str = "tap0";
+
+/// How long to wait before a test has failed. Nothing waits for it to pass.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 69, 1));
+const V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfdaa, 0, 0, 0, 0, 0, 0, 1));
+
+/// The most that the stack may take, in bytes.
+const STACK_BUDGET: u64 = 6 * 1024;
+
+/// Each test for each board.
+macro_rules! on_boards {
+    ($($(#[$about:meta])* $test:ident;)*) => {
+        mod lm3s6965evb {
+            $($(#[$about])* #[test] #[ignore = "needs the images that .ci/firmware builds"]
+            fn $test() {
+                super::in_lab(concat!("lm3s6965evb::", stringify!($test)), &["--no-serve"], || super::$test("lm3s6965evb"));
+            })*
+        }
+        mod mps2_an385 {
+            $($(#[$about])* #[test] #[ignore = "needs the images that .ci/firmware builds"]
+            fn $test() {
+                super::in_lab(concat!("mps2_an385::", stringify!($test)), &["--no-serve"], || super::$test("mps2-an385"));
+            })*
+        }
+    };
+}
+
+on_boards! {
+    the_conformance_suite_passes;
+    pings_are_answered;
+    without_a_clock_the_time_is_not_told;
+    a_burst_is_answered_or_counted;
+    ten_thousand_connections_leave_no_socket_behind;
+    a_hundred_thousand_bad_frames_change_nothing;
+    the_stack_keeps_to_its_budget;
+    idle_it_sleeps;
+    a_panic_is_reported;
+    a_fault_is_reported;
+    what_peers_send_is_shown_and_not_obeyed;
+}
+
+fn the_conformance_suite_passes(board: &str) {
+    start_time_server();
+    let mut machine = Machine::start(board, "test");
+    // The image's clock stands at what it was told.
+    let told = machine.wait_for("time: 2016-02-29 12:34:56 UTC by 192.168.69.100:123");
+    assert!(told.contains("moved 0 ms"), "{told}");
+    conform(&mut Sockets {
+        address: |service: Service, version| {
+            let ip = match version {
+                IpVersion::V4 => V4,
+                IpVersion::V6 => V6,
+            };
+            SocketAddr::new(ip, service.port())
+        },
+    });
+    let counts = machine.counts();
+    println!("{board}: {counts:?}");
+    assert_eq!(counts["clock set"], 1);
+}
+
+fn pings_are_answered(board: &str) {
+    let _machine = Machine::start(board, "test");
+    for ip in [V4, V6] {
+        for size in ["0", "56", "1400"] {
+            let output = Command::new("ping")
+                .args([
+                    "-n",
+                    "-c",
+                    "3",
+                    "-i",
+                    "0.2",
+                    "-w",
+                    "20",
+                    "-s",
+                    size,
+                    &ip.to_string(),
+                ])
+                .output()
+                .expect("ping is there");
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(
+                output.status.success() && text.contains(" 0% packet loss"),
+                "{text}"
+            );
+        }
+    }
+}
+
+fn without_a_clock_the_time_is_not_told(board: &str) {
+    let mut machine = Machine::start(board, "both");
+    // Nobody is there to be asked; then somebody is.
+    machine.wait_for("time: 192.168.69.100:123: refused");
+    let socket = client(time::PORT);
+    socket.send(b"%Y").unwrap();
+    machine.wait_for("time: not known yet, 1 requests not answered");
+    socket.set_nonblocking(true).unwrap();
+    assert!(socket.recv(&mut [0; 64]).is_err());
+    start_time_server();
+    machine.wait_for("time: 2016-02-29 12:34:56 UTC by 192.168.69.100:123");
+    socket.set_nonblocking(false).unwrap();
+    socket.send(b"%Y-%m-%d").unwrap();
+    assert_eq!(receive(&socket), b"2016-02-29");
+    let counts = machine.counts();
+    assert_eq!((counts["times unknown"], counts["times answered"]), (1, 1));
+    assert_eq!(counts["clock set"], 1);
+}
+
+fn a_burst_is_answered_or_counted(board: &str) {
+    const BURST: u64 = 1_000;
+    let mut machine = Machine::start(board, "ipv4");
+    let socket = client(greeting::PORT);
+    greet(&socket);
+    let before = machine.counts();
+    let dropped_before = dropped_by_the_kernel();
+    // Answers are taken out as they come, since the kernel holds only some of them.
+    let answers = {
+        let socket = socket.try_clone().unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(2)))
+            .unwrap();
+        thread::spawn(move || {
+            let mut buf = [0; 16];
+            let mut answers = 0;
+            while let Ok(len) = socket.recv(&mut buf) {
+                assert_eq!(&buf[..len], b"hi");
+                answers += 1;
+            }
+            answers
+        })
+    };
+    for _ in 0..BURST {
+        socket.send(b"hello").unwrap();
+    }
+    let answers: u64 = answers.join().unwrap();
+    let after = machine.counts();
+    let dropped = dropped_by_the_kernel() - dropped_before;
+    let [received, sent, overrun] = ["frames received", "frames sent", "frames overrun"]
+        .map(|count| after[count] - before[count]);
+    println!(
+        "{board}: {received} received, {sent} sent, {answers} answers, {overrun} overrun, {dropped} dropped by the kernel"
+    );
+    // Whatever found a place in the ring was answered. A few others are the kernel's own, for its neighbours.
+    assert!(answers <= received && received <= answers + 20);
+    assert!(answers <= sent && sent <= answers + 20);
+    // The least that a receive ring holds.
+    assert!(answers >= 16);
+    if board == "mps2-an385" {
+        // QEMU's LAN9118 throws away what it has no room for and does not count it, as the real one does.
+        assert!(answers + overrun + dropped <= BURST);
+    } else {
+        assert_eq!(answers + overrun + dropped, BURST);
+    }
+}
+
+fn ten_thousand_connections_leave_no_socket_behind(board: &str) {
+    const CONNECTIONS: u64 = 10_000;
+    let mut machine = Machine::start(board, "ipv4");
+    for _ in 0..CONNECTIONS {
+        assert_eq!(connect_and_greet(), b"hi");
+    }
+    let patience = Patience::new();
+    loop {
+        let counts = machine.counts();
+        // The last connections are in TIME-WAIT for 10 seconds.
+        if counts["sockets listening"] == 8 {
+            println!("{board}: {counts:?}");
+            assert_eq!(counts["greetings open"], 0);
+            assert!(counts["greetings answered"] >= CONNECTIONS);
+            assert!(counts["stack peak"] <= STACK_BUDGET);
+            return;
+        }
+        assert!(!patience.is_over(), "{counts:?}");
+        thread::sleep(Duration::from_millis(500));
+    }
+}
+
+fn a_hundred_thousand_bad_frames_change_nothing(board: &str) {
+    let seed = std::env::var("SEED").unwrap_or_else(|_| "1".into());
+    println!("SEED={seed}");
+    let mut machine = Machine::start(board, "test");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/python/bad_frames.py");
+    let output = Command::new("python3")
+        .args([script, TAP, MAC, &seed, "150000"])
+        .output()
+        .expect("python3 is there");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "SEED={seed}: {text}; the UART said {:#?}",
+        machine.seen()
+    );
+    let counts = machine.counts();
+    println!("{board}: {counts:?}");
+    // Some never arrive: those that the kernel's queue had no room for, and those that QEMU drops for their length.
+    let arrived = counts["frames received"] + counts["frames malformed"];
+    assert!(arrived >= 100_000, "{counts:?}");
+    let patience = Patience::new();
+    // A forged connection may hold a socket for as long as the idle timeout.
+    while connect(V4).is_none() {
+        assert!(!patience.is_over());
+    }
+}
+
+fn the_stack_keeps_to_its_budget(board: &str) {
+    start_time_server();
+    let mut machine = Machine::start(board, "ipv4");
+    machine.wait_for("time: ");
+    // What goes deepest: the longest message and the most escapes, the longest format, all connections at once.
+    let chat = client(smoltalk::chat::PORT);
+    for message in [
+        &[b'x'; 1024][..],
+        &[0x1b; 1024],
+        "你".repeat(341).as_bytes(),
+    ] {
+        chat.send(message).unwrap();
+    }
+    let times = client(time::PORT);
+    for format in ["%c".repeat(128), "%10Y".repeat(64), "%s".into()] {
+        times.send(format.as_bytes()).unwrap();
+    }
+    receive(&times);
+    let mut open: Vec<TcpStream> = Vec::new();
+    for _ in 0..16 {
+        let mut stream = connect(V4).unwrap();
+        stream.write_all(b"h").unwrap();
+        open.push(stream);
+    }
+    drop(open);
+    greet(&client(greeting::PORT));
+    assert_eq!(connect_and_greet(), b"hi");
+    let counts = machine.counts();
+    println!("{board}: {counts:?}");
+    assert!(counts["stack peak"] <= STACK_BUDGET, "{counts:?}");
+}
+
+fn idle_it_sleeps(board: &str) {
+    let mut machine = Machine::start(board, "ipv4");
+    greet(&client(greeting::PORT));
+    let before = machine.counts();
+    thread::sleep(Duration::from_secs(3));
+    let after = machine.counts();
+    let turns = after["turns"] - before["turns"];
+    // The clock wants to be looked at three times a second, and the UART's bytes are a turn each.
+    assert!(turns < 1_500, "{turns} turns in 3 seconds");
+    assert!(after["seconds up"] >= before["seconds up"] + 2);
+}
+
+fn a_panic_is_reported(board: &str) {
+    let mut machine = Machine::start(board, "test");
+    machine.type_in("p");
+    machine.wait_for("panic at src/app.rs:");
+    assert_eq!(machine.ended().code(), Some(1));
+}
+
+fn a_fault_is_reported(board: &str) {
+    let mut machine = Machine::start(board, "test");
+    machine.type_in("f");
+    machine.wait_for("hard fault at 0x0000");
+    assert_eq!(machine.ended().code(), Some(1));
+}
+
+fn what_peers_send_is_shown_and_not_obeyed(board: &str) {
+    let mut machine = Machine::start(board, "ipv4");
+    let socket = client(smoltalk::chat::PORT);
+    socket.send("\x1b[2J你好\r\n".as_bytes()).unwrap();
+    assert_eq!(receive(&socket), b"nobody is here");
+    let line = machine.wait_for("chat 192.168.69.100:");
+    assert!(line.ends_with(r": \x1b[2J你好\r\n"), "{line}");
+    machine.type_in("q");
+    assert_eq!(machine.ended().code(), Some(0));
+}
+
+// --- what the tests stand on ---
+
+/// The board's Ethernet address, as `firmware/qemu` sets it.
+const MAC: &str = "020000000045";
+
+/// [`PATIENCE`], from when it was made.
+struct Patience {
+    clock: Clock,
+    end: Instant,
+}
+
+impl Patience {
+    fn new() -> Self {
+        let clock = Clock::system();
+        let end = clock.now().monotonic + PATIENCE;
+        Self { clock, end }
+    }
+
+    fn left(&self) -> Duration {
+        self.end.saturating_since(self.clock.now().monotonic)
+    }
+
+    fn is_over(&self) -> bool {
+        self.left().is_zero()
+    }
+}
+
+/// A board in QEMU. It ends with this value, and at the latest with the lab.
+struct Machine {
+    qemu: Child,
+    uart: ChildStdin,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Machine {
+    /// Starts the image of `board` with a set of features, and waits until it serves.
+    fn start(board: &str, set: &str) -> Self {
+        let images = std::env::var_os(IMAGES).expect("FIRMWARE_IMAGES says where the images are");
+        let image: PathBuf = [PathBuf::from(images), set.into(), board.into()]
+            .iter()
+            .collect();
+        let mut qemu = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../firmware/qemu"))
+            .arg(image)
+            .env("SMOLTALK_TAP", TAP)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("firmware/qemu");
+        let uart = qemu.stdin.take().expect("piped");
+        let stdout = qemu.stdout.take().expect("piped");
+        let (told, lines) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).split(b'\n') {
+                let line = String::from_utf8_lossy(&line.unwrap_or_default())
+                    .trim_end()
+                    .to_owned();
+                if told.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut machine = Self {
+            qemu,
+            uart,
+            lines,
+            seen: Vec::new(),
+        };
+        machine.wait_for("ready");
+        machine
+    }
+
+    /// The next line that begins with `beginning`.
+    fn wait_for(&mut self, beginning: &str) -> String {
+        let patience = Patience::new();
+        loop {
+            match self.lines.recv_timeout(patience.left()) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if line.starts_with(beginning) {
+                        return line;
+                    }
+                }
+                Err(error) => {
+                    panic!(
+                        "waiting for {beginning:?}: {error}; the UART said {:#?}",
+                        self.seen
+                    )
+                }
+            }
+        }
+    }
+
+    fn type_in(&mut self, text: &str) {
+        self.uart.write_all(text.as_bytes()).unwrap();
+        self.uart.flush().unwrap();
+    }
+
+    /// The counters, by name.
+    fn counts(&mut self) -> HashMap<String, u64> {
+        self.type_in("s");
+        let first = self.wait_for("frames received ");
+        let from = self.seen.len() - 1;
+        self.wait_for(".");
+        assert_eq!(self.seen[from], first);
+        self.seen[from..]
+            .iter()
+            .filter_map(|line| {
+                let (name, count) = line.rsplit_once(' ')?;
+                // The drift may be negative, and is of no interest.
+                Some((name.to_owned(), count.parse().ok()?))
+            })
+            .collect()
+    }
+
+    /// All that the UART said.
+    fn seen(&mut self) -> &[String] {
+        self.seen.extend(self.lines.try_iter());
+        &self.seen
+    }
+
+    /// How it ended by itself.
+    fn ended(&mut self) -> ExitStatus {
+        let patience = Patience::new();
+        loop {
+            if let Some(status) = self.qemu.try_wait().unwrap() {
+                return status;
+            }
+            assert!(
+                !patience.is_over(),
+                "it goes on; the UART said {:#?}",
+                self.seen
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
+    }
+}
+
+/// Starts a time server on the kernel's side, whose clock stands still. It ends with the lab.
+fn start_time_server() {
+    let socket = UdpSocket::bind(("192.168.69.100", sntp::PORT)).unwrap();
+    let now = Now {
+        monotonic: Instant::ZERO,
+        wall: Some(WALL),
+    };
+    thread::spawn(move || {
+        let mut server = sntp::Server::new();
+        let mut buf = [0; 512];
+        while let Ok((len, from)) = socket.recv_from(&mut buf) {
+            let _ = server.handle_datagram(now, from, &buf[..len]);
+            while let Some(transmit) = server.poll_transmit(now, &mut buf) {
+                socket.send_to(&buf[..transmit.len], transmit.to).unwrap();
+            }
+        }
+    });
+}
+
+/// A socket that speaks with a service of the board.
+fn client(port: u16) -> UdpSocket {
+    let socket = UdpSocket::bind("192.168.69.100:0").unwrap();
+    socket.connect((V4, port)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+fn receive(socket: &UdpSocket) -> Vec<u8> {
+    let mut buf = [0; 2048];
+    let len = socket.recv(&mut buf).unwrap();
+    buf[..len].to_vec()
+}
+
+/// Says hello until it is answered, since what goes before may have filled a queue.
+fn greet(socket: &UdpSocket) {
+    let patience = Patience::new();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(1)))
+        .unwrap();
+    let mut buf = [0; 16];
+    while !patience.is_over() {
+        socket.send(b"hello").unwrap();
+        if let Ok(len) = socket.recv(&mut buf) {
+            assert_eq!(&buf[..len], b"hi");
+            return;
+        }
+    }
+    panic!("the greeting is not answered");
+}
+
+fn connect(ip: IpAddr) -> Option<TcpStream> {
+    let stream = TcpStream::connect_timeout(&(ip, greeting::PORT).into(), PATIENCE).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    Some(stream)
+}
+
+fn connect_and_greet() -> Vec<u8> {
+    let mut stream = connect(V4).unwrap();
+    stream.write_all(b"hello").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    answer
+}
+
+/// Frames for the TAP device that the kernel's queue had no room for.
+fn dropped_by_the_kernel() -> u64 {
+    let devices = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    let line = devices
+        .lines()
+        .find(|line| line.trim_start().starts_with(TAP))
+        .unwrap();
+    // Eight numbers received; sent: bytes, packets, errors, drops.
+    line.split_whitespace()
+        .nth(1 + 8 + 3)
+        .unwrap()
+        .parse()
+        .unwrap()
+}
