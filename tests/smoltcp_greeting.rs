@@ -1,6 +1,6 @@
 //! The greeting between two smoltcp stacks, over a cable that is good, bad or worse.
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "other tests use the rest of it")]
 mod stacks;
 
 use smoltalk::greeting::{self, DatagramClient, DatagramServer, StreamClient, StreamServer};

@@ -1,6 +1,6 @@
 //! Who is where on the link, and what becomes of answers to those who are nowhere.
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "other tests use the rest of it")]
 mod stacks;
 
 use std::convert::Infallible;

@@ -1,6 +1,6 @@
 //! Connections between two smoltcp stacks: many at once, one after another, hostile and unlucky ones.
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "other tests use the rest of it")]
 mod stacks;
 
 use std::convert::Infallible;
