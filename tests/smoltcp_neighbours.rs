@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use smoltalk::greeting::{self, DatagramClient, DatagramServer, StreamServer};
 use smoltalk::sim::{Impairments, Rng};
-use smoltalk::smoltcp::{SocketStorage, Sockets, Stack, StackConfig, UdpSocket};
+use smoltalk::smoltcp::{Sockets, Stack, StackConfig, UdpSocket};
 use smoltalk::{
     DatagramService, Duration, Exchange, Instant, Now, Outcome, Pumped, Retry, Transmit,
     Unreachable, pump,
@@ -372,11 +372,10 @@ fn a_gateway_that_does_not_answer_holds_others_up_for_three_seconds_at_most() {
         gateways: &["192.0.2.254".parse().unwrap()],
         seed: 1,
     };
-    let storage = Box::leak(Box::new([smoltalk::smoltcp::SocketStorage::EMPTY; 1]));
     let host = Host::new(
         Box::leak(Box::new(Port::new())),
         &config,
-        storage,
+        memory(1),
         Instant::ZERO,
     )
     .unwrap();
@@ -786,11 +785,10 @@ fn broken_frames_do_no_harm() {
     };
     for seed in 0..20 {
         let mut rng = Rng::new(seed);
-        let storage: Vec<_> = (0..5).map(|_| SocketStorage::EMPTY).collect();
         let mut stack = Stack::new(
             Unchecked(Box::leak(Box::new(Port::new()))),
             &config,
-            Box::leak(storage.into_boxed_slice()),
+            memory(5),
             Instant::ZERO,
         )
         .unwrap();

@@ -81,7 +81,7 @@ pub(super) struct Autoconfiguration {
 #[cfg(feature = "dhcp")]
 #[derive(Debug)]
 struct Dhcp {
-    handle: ::smoltcp::iface::SocketHandle,
+    index: super::table::Index,
     held: Option<Lease>,
     /// What the user has not heard yet: the lease that there is now, or that there is none.
     news: Option<Option<Lease>>,
@@ -119,10 +119,11 @@ impl<'a, D: Device> Stack<'a, D> {
             let capacity = 1;
             return Err(super::BindError::NoRoom { capacity });
         }
-        self.used += 1;
-        let handle = self.sockets.set.add(socket);
+        let Some(index) = self.sockets.table.add(socket) else {
+            unreachable!("there is room");
+        };
         let (held, news) = (None, None);
-        self.autoconfiguration.dhcp = Some(Dhcp { handle, held, news });
+        self.autoconfiguration.dhcp = Some(Dhcp { index, held, news });
         Ok(())
     }
 
@@ -232,7 +233,7 @@ impl<'a, D: Device> Stack<'a, D> {
         #[cfg(feature = "dhcp")]
         if let Some(dhcp) = &mut self.autoconfiguration.dhcp {
             use ::smoltcp::socket::dhcpv4::{Event, Socket};
-            match self.sockets.set.get_mut::<Socket<'_>>(dhcp.handle).poll() {
+            match self.sockets.table.socket::<Socket<'_>>(dhcp.index).poll() {
                 Some(Event::Configured(config)) => dhcp.news = Some(Some(lease(config))),
                 Some(Event::Deconfigured) => dhcp.news = dhcp.held.map(|_| None),
                 None => {}
