@@ -18,7 +18,7 @@ pub trait Controller {
     fn address(&self) -> [u8; 6];
 
     /// Whether a frame waits to be taken.
-    fn has_frame(&self) -> bool;
+    fn has_frame(&mut self) -> bool;
 
     /// Takes the frame that waits, and returns its length without the check sequence. `None`: it was damaged, or no
     /// frame has that length; it is gone all the same.

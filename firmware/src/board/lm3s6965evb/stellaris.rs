@@ -63,7 +63,7 @@ impl Controller for Stellaris {
         self.address
     }
 
-    fn has_frame(&self) -> bool {
+    fn has_frame(&mut self) -> bool {
         self.registers.read(PACKETS) != 0
     }
 

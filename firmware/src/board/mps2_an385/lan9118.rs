@@ -100,7 +100,7 @@ impl Controller for Lan9118 {
         self.address
     }
 
-    fn has_frame(&self) -> bool {
+    fn has_frame(&mut self) -> bool {
         self.registers.read(RX_FIFO) >> 16 & 0xff != 0
     }
 
