@@ -13,7 +13,7 @@ use super::udp::NEIGHBOUR_TIMEOUT;
 use crate::{ConnId, Duration, Instant, Now, StreamService, pump_stream, pump_timeout};
 
 /// `N` TCP sockets that listen at one address, made by [`Stack::listen`](super::Stack::listen). 2 bytes each and
-/// 72 besides, on a 64-bit machine; the sockets themselves are in the stack's memory.
+/// 88 besides, on a 64-bit machine; the sockets themselves are in the stack's memory.
 ///
 /// smoltcp has no backlog: a socket that listens takes one connection. So each connection is on a socket of the
 /// pool, and as many more can come as others listen. When a connection request (SYN) comes and none does,
@@ -154,6 +154,7 @@ impl Sockets<'_> {
     /// Lets a socket listen that has no connection and is in no list.
     fn listen(&mut self, index: Index, number: usize) {
         self.table.forget_flow(index);
+        self.table.forget_wait(index);
         let (socket, slot) = self.table.connection(index);
         slot.phase = Phase::Free;
         if let Some(backlog) = self.backlogs.get_mut(number) {
