@@ -3,12 +3,18 @@
 //!
 //! smoltcp has it too, and is not asked: in its version 0.14 it keeps one prefix of an advertisement, asks for a
 //! turn at once and for ever when no router answers, forgets that it wants one when no socket does, and uses an
-//! address without asking whether another host has it.
+//! address without asking whether another host has it. Nor does it tell others who ask that an address is taken;
+//! so that is done here too.
+//!
+//! Left out: preferred lifetimes (an address is as good as any other until it is not valid any more), the MTU and
+//! the hop limit of advertisements, and networks on the link in which no address is to be made: those are reached
+//! over the router.
 
 use core::net::Ipv6Addr;
 
 use heapless::Vec;
 
+use super::address::{Network, solicited_node};
 use super::ndisc;
 use crate::instant::micros;
 use crate::random::Rng;
@@ -38,7 +44,16 @@ const PROBE_TIME: Duration = Duration::from_secs(1);
 /// 5.5.3.e).
 const TWO_HOURS: Duration = Duration::from_secs(7_200);
 
+/// The bits of an address that are a host's own.
+const IDENTIFIER: u128 = u64::MAX as u128;
+
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
+
+/// Neighbour discovery messages (RFC 4861, section 4).
+const ROUTER_ADVERTISEMENT: u8 = 134;
+const NEIGHBOUR_SOLICITATION: u8 = 135;
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 
 /// The state machine: it is told what neighbours say and what time it is, and asked what to say and to change.
 /// Some 400 bytes.
@@ -53,6 +68,8 @@ pub(super) struct Slaac {
     routers: Vec<Router, ROUTERS>,
     /// The router that the stack was told to use.
     gateway: Option<Ipv6Addr>,
+    /// An address of ours that somebody else is about to take. Of several within one turn, the last.
+    claimed: Option<Ipv6Addr>,
     rng: Rng,
 }
 
@@ -73,11 +90,13 @@ pub(super) enum Change {
 
 /// What there is to be said on the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Solicitation {
+pub(super) enum Message {
+    /// This address is taken.
+    Claim(Ipv6Addr),
     /// Who is a router?
-    Router,
+    WhoRoutes,
     /// Who has this address?
-    Neighbour(Ipv6Addr),
+    WhoHas(Ipv6Addr),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +139,7 @@ impl Slaac {
             prefixes: Vec::new(),
             routers: Vec::new(),
             gateway: None,
+            claimed: None,
             rng: Rng::new(seed),
         };
         slaac.begin_soliciting(now);
@@ -127,45 +147,79 @@ impl Slaac {
     }
 
     /// Takes in an ICMPv6 message that came in a frame from `from_mac` with hop limit 255 and a checksum that is
-    /// right.
+    /// right. `network` is the one that we have addresses in.
     pub(super) fn handle_message(
         &mut self,
         now: Instant,
+        network: &Network,
         from_mac: [u8; 6],
-        from: Ipv6Addr,
+        (from, to): (Ipv6Addr, Ipv6Addr),
         message: &[u8],
     ) {
-        // RFC 4861, sections 4.2 to 4.4; section 6.1.2 and 7.1: the code is 0.
+        // RFC 4861, sections 6.1.2, 7.1.1 and 7.1.2: the code is 0.
         let (Some(&kind), Some(0)) = (message.first(), message.get(1)) else {
             return;
         };
         match kind {
-            134 if from.is_unicast_link_local() => self.handle_advertisement(now, from, message),
-            // Somebody else asks for the address for himself, or has it (RFC 4862, sections 5.4.3 and 5.4.4).
-            135 if from.is_unspecified() => self.object(from_mac, message),
-            136 => self.object(from_mac, message),
+            ROUTER_ADVERTISEMENT if from.is_unicast_link_local() && from != self.link_local => {
+                self.handle_advertisement(now, from, message);
+            }
+            // Somebody else is about to take the address (RFC 4862, section 5.4.3). Groups may bring our own words
+            // back to us.
+            NEIGHBOUR_SOLICITATION if from.is_unspecified() && from_mac != self.mac => {
+                if let Some(ip) = target(message)
+                    && to == solicited_node(ip)
+                {
+                    if network.owns(ip.into()) {
+                        self.claimed = Some(ip);
+                    } else {
+                        self.object(ip);
+                    }
+                }
+            }
+            // Somebody has it (RFC 4862, section 5.4.4). We say so of none that we have not.
+            NEIGHBOUR_ADVERTISEMENT => {
+                if let Some(ip) = target(message) {
+                    self.object(ip);
+                }
+            }
             _ => {}
         }
     }
 
-    /// What is to be said now. It counts as said.
-    pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<Solicitation> {
-        if let Some((at, wait)) = self.solicitation
-            && at <= now
-        {
-            // RFC 7559, section 2, and RFC 8415, section 15: each wait is up to a tenth longer or shorter.
-            let (whole, tenth) = (micros(wait), micros(wait) / 10);
-            let wait_now = Duration::from_micros(whole - tenth + self.rng.below(2 * tenth + 1));
-            let next_wait = (wait + wait).min(MOST_SOLICITATION_INTERVAL);
-            self.solicitation = Some((now + wait_now, next_wait));
-            return Some(Solicitation::Router);
+    /// What is to be said now: see [`sent`](Self::sent).
+    pub(super) fn due(&self, now: Instant) -> Option<Message> {
+        if let Some(ip) = self.claimed {
+            return Some(Message::Claim(ip));
         }
-        let prefix = self
-            .prefixes
-            .iter_mut()
-            .find(|prefix| matches!(prefix.state, State::Tentative(at) if at <= now))?;
-        prefix.state = State::Probed(now + PROBE_TIME);
-        Some(Solicitation::Neighbour(prefix.ip))
+        if self.solicitation.is_some_and(|(at, _)| at <= now) {
+            return Some(Message::WhoRoutes);
+        }
+        self.prefixes
+            .iter()
+            .find(|prefix| matches!(prefix.state, State::Tentative(at) if at <= now))
+            .map(|prefix| Message::WhoHas(prefix.ip))
+    }
+
+    /// Takes note that `message` has been said.
+    pub(super) fn sent(&mut self, now: Instant, message: Message) {
+        match message {
+            Message::Claim(_) => self.claimed = None,
+            Message::WhoRoutes => {
+                self.solicitation = self.solicitation.map(|(_, wait)| {
+                    // RFC 7559, section 2, and RFC 8415, section 15: each wait is up to a tenth longer or shorter.
+                    let (whole, tenth) = (micros(wait), micros(wait) / 10);
+                    let wait_now = whole - tenth + self.rng.below(2 * tenth + 1);
+                    let next_wait = (wait + wait).min(MOST_SOLICITATION_INTERVAL);
+                    (now + Duration::from_micros(wait_now), next_wait)
+                });
+            }
+            Message::WhoHas(ip) => {
+                if let Some(prefix) = self.prefixes.iter_mut().find(|prefix| prefix.ip == ip) {
+                    prefix.state = State::Probed(now + PROBE_TIME);
+                }
+            }
+        }
     }
 
     /// The next thing that the stack is to do, as of `now`. It counts as done.
@@ -191,12 +245,12 @@ impl Slaac {
             }
         }
         self.routers.retain(|router| router.until > now);
+        if self.is_lost() {
+            self.begin_soliciting(now);
+        }
         match self.gateway {
             Some(ip) if !self.routers.iter().any(|router| router.ip == ip) => {
                 self.gateway = None;
-                if self.routers.is_empty() && self.solicitation.is_none() {
-                    self.begin_soliciting(now);
-                }
                 Some(Change::NoGateway(ip))
             }
             Some(_) => None,
@@ -207,7 +261,8 @@ impl Slaac {
         }
     }
 
-    /// When to ask the two above again, if nobody says anything until then.
+    /// When to ask [`due`](Self::due) and [`poll_change`](Self::poll_change) again, if nobody says anything until
+    /// then.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let mut next = self.solicitation.map(|(at, _)| at);
         for prefix in &self.prefixes {
@@ -223,43 +278,46 @@ impl Slaac {
         }
         // A router to be used, or one not to be used any more.
         let known = |ip| self.routers.iter().any(|router| router.ip == ip);
-        if self
+        let change = self
             .gateway
-            .map_or(!self.routers.is_empty(), |ip| !known(ip))
-        {
+            .map_or(!self.routers.is_empty(), |ip| !known(ip));
+        if change || self.is_lost() || self.claimed.is_some() {
             next = Some(Instant::ZERO);
         }
         next
     }
 
-    /// The path and the message of `solicitation`, for [`ndisc::emit`].
+    /// `message` and its path, for [`ndisc::emit`].
     pub(super) fn words(
         &self,
-        solicitation: Solicitation,
+        message: Message,
     ) -> (ndisc::Path, ::smoltcp::wire::NdiscRepr<'static>) {
-        use ::smoltcp::wire::{EthernetAddress, HardwareAddress, NdiscRepr};
-        let ours = HardwareAddress::Ethernet(EthernetAddress(self.mac));
-        let (from, to, message) = match solicitation {
-            Solicitation::Router => {
-                let lladdr = Some(ours.into());
-                (
-                    self.link_local,
-                    ALL_ROUTERS,
-                    NdiscRepr::RouterSolicit { lladdr },
-                )
+        use ::smoltcp::wire::{EthernetAddress, HardwareAddress, NdiscNeighborFlags, NdiscRepr};
+        let lladdr = Some(HardwareAddress::Ethernet(EthernetAddress(self.mac)).into());
+        let (from, to, message) = match message {
+            // RFC 4861, section 7.2.4: to whom who has no address yet can hear it.
+            Message::Claim(target_addr) => {
+                let flags = NdiscNeighborFlags::OVERRIDE;
+                let message = NdiscRepr::NeighborAdvert {
+                    flags,
+                    target_addr,
+                    lladdr,
+                };
+                (target_addr, ALL_NODES, message)
+            }
+            Message::WhoRoutes => {
+                let message = NdiscRepr::RouterSolicit { lladdr };
+                (self.link_local, ALL_ROUTERS, message)
             }
             // RFC 4862, section 5.4.2: from nowhere, to those who might have it, without our Ethernet address.
-            Solicitation::Neighbour(target_addr) => {
+            Message::WhoHas(target_addr) => {
                 let lladdr = None;
                 let message = NdiscRepr::NeighborSolicit {
                     target_addr,
                     lladdr,
                 };
-                (
-                    Ipv6Addr::UNSPECIFIED,
-                    super::address::solicited_node(target_addr),
-                    message,
-                )
+                let to = solicited_node(target_addr);
+                (Ipv6Addr::UNSPECIFIED, to, message)
             }
         };
         let path = ndisc::Path {
@@ -271,8 +329,14 @@ impl Slaac {
         (path, message)
     }
 
-    fn begin_soliciting(&mut self, now: Instant) {
+    /// Asks for routers, whether there are some or not: the cable may lead to another network now.
+    pub(super) fn begin_soliciting(&mut self, now: Instant) {
         self.solicitation = Some((now + self.delay(), SOLICITATION_INTERVAL));
+    }
+
+    /// Whether there is no router, and nobody asks for one.
+    fn is_lost(&self) -> bool {
+        self.routers.is_empty() && self.solicitation.is_none()
     }
 
     /// A moment's wait, so that hosts that start together do not speak together.
@@ -286,13 +350,9 @@ impl Slaac {
         else {
             return;
         };
-        // One option that is not whole spoils the advertisement: section 6.1.2.
-        let mut rest = options;
-        while !rest.is_empty() {
-            match rest.get(1).map(|&len| usize::from(len) * 8) {
-                Some(len) if len > 0 && len <= rest.len() => rest = &rest[len..],
-                _ => return,
-            }
+        // Section 6.1.2.
+        if !are_whole(options) {
+            return;
         }
         let lifetime = Duration::from_secs(lifetime.into());
         self.routers.retain(|router| router.ip != from);
@@ -324,7 +384,7 @@ impl Slaac {
             return;
         };
         let (on_link, autonomous) = (flags & 0x80 != 0, flags & 0x40 != 0);
-        let network = Ipv6Addr::from(*prefix);
+        let network = Ipv6Addr::from_bits(u128::from_be_bytes(*prefix) & !IDENTIFIER);
         // Our own part has 64 bits (RFC 2464, section 4), and prefix and part have 128.
         if !autonomous
             || length != 64
@@ -332,13 +392,10 @@ impl Slaac {
             || network.is_unicast_link_local()
             || network.is_multicast()
             || network.is_unspecified()
-            || network.is_loopback()
         {
             return;
         }
-        let mut octets = self.link_local.octets();
-        octets[..8].copy_from_slice(&prefix[..8]);
-        let ip = Ipv6Addr::from(octets);
+        let ip = Ipv6Addr::from_bits(network.to_bits() | self.link_local.to_bits() & IDENTIFIER);
         let until = (valid != u32::MAX).then(|| now + Duration::from_secs(valid.into()));
         if let Some(prefix) = self.prefixes.iter_mut().find(|prefix| prefix.ip == ip) {
             let two_hours = now + TWO_HOURS;
@@ -367,22 +424,31 @@ impl Slaac {
         }
     }
 
-    /// Somebody speaks of an address as of his own.
-    fn object(&mut self, from_mac: [u8; 6], message: &[u8]) {
-        let target = message
-            .get(8..)
-            .and_then(|bytes| bytes.first_chunk::<16>())
-            .map(|&octets| Ipv6Addr::from(octets));
+    /// Somebody else has the address, or would.
+    fn object(&mut self, ip: Ipv6Addr) {
         for prefix in &mut self.prefixes {
-            // Groups may bring our own words back to us.
-            if Some(prefix.ip) == target
-                && from_mac != self.mac
-                && matches!(prefix.state, State::Tentative(_) | State::Probed(_))
-            {
+            if prefix.ip == ip && matches!(prefix.state, State::Tentative(_) | State::Probed(_)) {
                 prefix.state = State::Theirs { told: false };
             }
         }
     }
+}
+
+/// Whether there is nothing but whole options (RFC 4861, section 4.6). One that is not spoils the message.
+fn are_whole(mut options: &[u8]) -> bool {
+    while !options.is_empty() {
+        match options.get(1).map(|&len| usize::from(len) * 8) {
+            Some(len) if len > 0 && len <= options.len() => options = &options[len..],
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// What address a solicitation or an advertisement of a neighbour is about (RFC 4861, sections 4.3 and 4.4).
+fn target(message: &[u8]) -> Option<Ipv6Addr> {
+    let octets = message.get(8..)?.first_chunk::<16>()?;
+    are_whole(message.get(24..)?).then(|| Ipv6Addr::from(*octets))
 }
 
 /// The number in network byte order at an offset of `bytes`.

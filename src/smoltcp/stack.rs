@@ -170,11 +170,12 @@ impl<'a, D: Device> Stack<'a, D> {
     }
 
     /// Takes `ip` for one more address of ours, in the network of the first `prefix` bits. One that is there
-    /// already stays as it is.
+    /// already stays as it is; if it came from the network, it now stays also when the network takes it back.
     ///
     /// # Errors
     /// No host can have that address, or there is no room for another.
     pub fn add_address(&mut self, ip: IpAddr, prefix: u8) -> Result<(), ConfigError> {
+        self.autoconfiguration.disown(ip);
         if self.sockets.network.owns(ip) {
             return Ok(());
         }
@@ -196,9 +197,11 @@ impl<'a, D: Device> Stack<'a, D> {
 
     /// Gives up the address `ip`, if it is one of ours, and the gateway that is in no network of ours without it.
     ///
-    /// Nothing is said to anybody: connections from that address fall silent, and end when their time is up. A
-    /// socket bound to it stays bound, and hears again when the address comes back.
+    /// Nothing is said to anybody: connections from that address end in the next [`turn`](Self::turn), and their
+    /// peers are not told. A socket bound to it stays bound, sends nothing, and hears again when the address comes
+    /// back.
     pub fn remove_address(&mut self, ip: IpAddr) {
+        self.autoconfiguration.disown(ip);
         let network = &mut self.sockets.network;
         network.addresses.retain(|&(own, _)| own != ip);
         self.iface.update_ip_addrs(|addresses| {
@@ -215,11 +218,12 @@ impl<'a, D: Device> Stack<'a, D> {
         self.link.observer.adopt(&self.sockets.network);
     }
 
-    /// Sends what is for another network over `gateway` from now on.
+    /// Sends what is for other networks over `gateway` from now on.
     ///
     /// # Errors
     /// It is not another host on our link, or there is a gateway for its IP version already.
     pub fn add_gateway(&mut self, gateway: IpAddr) -> Result<(), ConfigError> {
+        self.autoconfiguration.disown(gateway);
         let network = &mut self.sockets.network;
         // A gateway behind a gateway would never be found.
         let usable =
@@ -243,6 +247,7 @@ impl<'a, D: Device> Stack<'a, D> {
 
     /// Sends nothing over `gateway` any more.
     pub fn remove_gateway(&mut self, gateway: IpAddr) {
+        self.autoconfiguration.disown(gateway);
         let network = &mut self.sockets.network;
         for known in [&mut network.gateway_v4, &mut network.gateway_v6] {
             if *known == Some(gateway) {
@@ -632,7 +637,7 @@ pub(super) fn smoltcp_instant(at: Instant) -> ::smoltcp::time::Instant {
     ::smoltcp::time::Instant::from_micros(i64::try_from(at.micros()).unwrap_or(latest).min(latest))
 }
 
-/// Why a [`Stack`] could not be made.
+/// Why a [`Stack`] could not be made, or one of its addresses or gateways not be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigError {
     /// The device carries something else than Ethernet frames.
