@@ -344,10 +344,15 @@ impl<'a, D: Device> Stack<'a, D> {
         {
             self.link.observer.now = now;
         }
+        // A bounded number, though there is one of each kind at most.
         #[cfg(feature = "slaac")]
-        while let Some(slaac) = &mut self.link.observer.slaac
-            && let Some(message) = slaac.due(now)
-        {
+        for _ in 0..8 {
+            let Some(slaac) = &mut self.link.observer.slaac else {
+                break;
+            };
+            let Some(message) = slaac.due(now) else {
+                break;
+            };
             use ::smoltcp::phy::TxToken;
             let at = super::stack::smoltcp_instant(now);
             let Some(token) = self.link.device.transmit(at) else {

@@ -23,8 +23,8 @@ use super::udp::{UdpSocket, UdpTransport};
 use crate::random::Rng;
 use crate::{Duration, InUse, Instant, Now, Ports, Protocol, Unreachable, earliest};
 
-/// A TCP/IP stack on one Ethernet device. Some 3,000 bytes (2,500 on a 32-bit
-/// machine with IPv4 alone), besides the device and the sockets.
+/// A TCP/IP stack on one Ethernet device. Some 3,000 bytes (2,500 on a 32-bit machine with IPv4 alone, 500 more with
+/// the features `dhcp` and `slaac`), besides the device and the sockets.
 ///
 /// It answers ARP, neighbour discovery and pings by itself.
 pub struct Stack<'a, D> {
