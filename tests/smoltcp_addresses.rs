@@ -906,8 +906,9 @@ fn a_driver_that_asks_for_no_events_is_not_kept_busy() {
         let deadline = board.turn().deadline.expect("there are events");
         board.now.monotonic = board.now.monotonic.max(deadline);
         turns += 1;
+        assert!(turns <= 120, "it is kept busy");
     }
-    assert!((90..=120).contains(&turns), "{turns}");
+    assert!(turns >= 90, "{turns}");
     // It can ask at last.
     let (host, now) = (&mut board.host, board.now);
     let events: Vec<_> = std::iter::from_fn(|| host.poll_addresses(now)).collect();
