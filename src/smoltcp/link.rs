@@ -135,6 +135,7 @@ impl Observer {
                 return Some(Packet::Other);
             }
             // RFC 791, section 3.1
+            #[cfg(feature = "ipv4")]
             0x0800 => match (chunk::<4>(packet, 12), chunk::<4>(packet, 16)) {
                 (Some(source), Some(destination)) => (
                     IpAddr::V4(Ipv4Addr::from(source)),
@@ -143,6 +144,7 @@ impl Observer {
                 _ => return Some(Packet::Other),
             },
             // RFC 8200, section 3
+            #[cfg(feature = "ipv6")]
             0x86dd => match (chunk::<16>(packet, 8), chunk::<16>(packet, 24)) {
                 (Some(source), Some(destination)) => {
                     // Neighbour discovery is ICMPv6 (58), perhaps behind a hop-by-hop header (0).
@@ -150,8 +152,6 @@ impl Observer {
                         self.known = None;
                         self.heard_of_neighbours = true;
                     }
-                    #[cfg(feature = "slaac")]
-                    self.hear_of_addresses(from, packet);
                     (
                         IpAddr::V6(Ipv6Addr::from(source)),
                         IpAddr::V6(Ipv6Addr::from(destination)),
@@ -171,6 +171,15 @@ impl Observer {
         if is_group || is_own || is_mapped {
             self.forged += 1;
             return None;
+        }
+        // smoltcp would ask a DHCP server without an address for a renewal, and panic.
+        #[cfg(feature = "dhcp")]
+        if source == IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
+            return None;
+        }
+        #[cfg(feature = "slaac")]
+        if destination.is_ipv6() && (to == self.mac || to[0] & 1 != 0) {
+            self.hear_of_addresses(network, from, packet);
         }
         let Some(ours) = spoken_to(network, source, destination) else {
             // smoltcp takes every IPv6 address that ends as ours does for one of ours, and that of the loopback.
@@ -200,7 +209,7 @@ impl Observer {
 
     /// Hands neighbour discovery to those who make addresses.
     #[cfg(feature = "slaac")]
-    fn hear_of_addresses(&mut self, from_mac: [u8; 6], packet: &[u8]) {
+    fn hear_of_addresses(&mut self, network: &Network, from_mac: [u8; 6], packet: &[u8]) {
         use ::smoltcp::wire::{Icmpv6Packet, IpProtocol, Ipv6Packet};
         let Some(slaac) = &mut self.slaac else {
             return;
@@ -209,16 +218,17 @@ impl Observer {
             return;
         };
         // RFC 4861, sections 6.1.2 and 7.1: anything less has passed a router.
-        if ip.next_header() != IpProtocol::Icmpv6 || ip.hop_limit() != 255 {
+        if ip.version() != 6 || ip.next_header() != IpProtocol::Icmpv6 || ip.hop_limit() != 255 {
             return;
         }
         let Ok(message) = Icmpv6Packet::new_checked(ip.payload()) else {
             return;
         };
         let (from, to) = (ip.src_addr(), ip.dst_addr());
-        if !self.checksums.icmpv6.rx() || message.verify_checksum(&from, &to) {
-            slaac.handle_message(self.now, from_mac, from, ip.payload());
+        if self.checksums.icmpv6.rx() && !message.verify_checksum(&from, &to) {
+            return;
         }
+        slaac.handle_message(self.now, network, from_mac, (from, to), ip.payload());
     }
 
     fn note(&mut self, neighbour: Neighbour) {

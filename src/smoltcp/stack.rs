@@ -22,8 +22,8 @@ use super::udp::{UdpSocket, UdpTransport};
 use crate::random::Rng;
 use crate::{Duration, InUse, Instant, Now, Ports, Protocol, Unreachable, earliest};
 
-/// A TCP/IP stack on one Ethernet device. Some 3,000 bytes (2,500 on a 32-bit
-/// machine with IPv4 alone), besides the device and the sockets.
+/// A TCP/IP stack on one Ethernet device. Some 2,500 bytes (2,100 on a 32-bit machine with IPv4 alone, 500 more with
+/// the features `dhcp` and `slaac`), besides the device and the sockets.
 ///
 /// It answers ARP, neighbour discovery and pings by itself.
 pub struct Stack<'a, D> {
@@ -172,11 +172,12 @@ impl<'a, D: Device> Stack<'a, D> {
     }
 
     /// Takes `ip` for one more address of ours, in the network of the first `prefix` bits. One that is there
-    /// already stays as it is.
+    /// already stays as it is; if it came from the network, it now stays also when the network takes it back.
     ///
     /// # Errors
     /// No host can have that address, or there is no room for another.
     pub fn add_address(&mut self, ip: IpAddr, prefix: u8) -> Result<(), ConfigError> {
+        self.autoconfiguration.disown(ip);
         if self.sockets.network.owns(ip) {
             return Ok(());
         }
@@ -198,9 +199,11 @@ impl<'a, D: Device> Stack<'a, D> {
 
     /// Gives up the address `ip`, if it is one of ours, and the gateway that is in no network of ours without it.
     ///
-    /// Nothing is said to anybody: connections from that address fall silent, and end when their time is up. A
-    /// socket bound to it stays bound, and hears again when the address comes back.
+    /// Nothing is said to anybody: connections from that address end in the next [`turn`](Self::turn), and their
+    /// peers are not told. A socket bound to it stays bound, sends nothing, and hears again when the address comes
+    /// back.
     pub fn remove_address(&mut self, ip: IpAddr) {
+        self.autoconfiguration.disown(ip);
         let network = &mut self.sockets.network;
         network.addresses.retain(|&(own, _)| own != ip);
         self.iface.update_ip_addrs(|addresses| {
@@ -215,13 +218,16 @@ impl<'a, D: Device> Stack<'a, D> {
             self.remove_gateway(gateway);
         }
         self.link.observer.forget();
+        // smoltcp ends a connection from that address when it is asked what the connection has to send.
+        self.sockets.table.touch_all();
     }
 
-    /// Sends what is for another network over `gateway` from now on.
+    /// Sends what is for other networks over `gateway` from now on.
     ///
     /// # Errors
     /// It is not another host on our link, or there is a gateway for its IP version already.
     pub fn add_gateway(&mut self, gateway: IpAddr) -> Result<(), ConfigError> {
+        self.autoconfiguration.disown(gateway);
         let network = &mut self.sockets.network;
         // A gateway behind a gateway would never be found.
         let usable =
@@ -244,6 +250,7 @@ impl<'a, D: Device> Stack<'a, D> {
 
     /// Sends nothing over `gateway` any more.
     pub fn remove_gateway(&mut self, gateway: IpAddr) {
+        self.autoconfiguration.disown(gateway);
         let network = &mut self.sockets.network;
         for known in [&mut network.gateway_v4, &mut network.gateway_v6] {
             if *known == Some(gateway) {
@@ -717,7 +724,7 @@ fn instant(at: ::smoltcp::time::Instant) -> Instant {
     Instant::from_micros(u64::try_from(at.total_micros()).unwrap_or(0))
 }
 
-/// Why a [`Stack`] could not be made.
+/// Why a [`Stack`] could not be made, or one of its addresses or gateways not be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigError {
     /// The device carries something else than Ethernet frames.

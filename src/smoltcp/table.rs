@@ -379,6 +379,14 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// The same of all of them.
+    pub(super) fn touch_all(&mut self) {
+        self.touch_unresolved();
+        for index in 0..self.entries.len() as Index {
+            self.touch(index);
+        }
+    }
+
     /// The next one to be asked for what it has to send.
     pub(super) fn next_to_send(&mut self) -> Option<Index> {
         let index = some(self.to_send.0)?;
