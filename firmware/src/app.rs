@@ -7,7 +7,8 @@ use cortex_m::peripheral::NVIC;
 #[cfg(any(feature = "dhcp", feature = "slaac"))]
 use smoltalk::smoltcp::AddressEvent;
 use smoltalk::smoltcp::{
-    Listener, SocketMemory, Sockets, Stack, StackConfig, TcpBuffers, UdpSocket,
+    Listener, SocketEntry, SocketSlices, SocketStorage, Sockets, Stack, StackConfig, TcpBuffers,
+    UdpSocket,
 };
 use smoltalk::text::Shown;
 use smoltalk::{DatagramService, Instant, Now, chat, earliest, greeting, pump, sntp, time};
@@ -54,7 +55,7 @@ const SCRATCH: usize = chat::MAX_TEXT;
 
 /// Sockets: the connections', one for each datagram service, and one for DHCP.
 const SOCKETS: usize = CONNECTIONS + 4 + cfg!(feature = "dhcp") as usize;
-type Storage = SocketMemory<'static, SOCKETS>;
+type Storage = [SocketStorage<'static>; SOCKETS];
 
 /// What a DHCP server's message has room for, in bytes: as many as every client must take (RFC 2131, section 2).
 #[cfg(feature = "dhcp")]
@@ -68,6 +69,7 @@ type Chat = chat::Chat<0, 1>;
 pub struct Memory<M: Mac + 'static> {
     stack: MaybeUninit<BoardStack<M>>,
     storage: MaybeUninit<Storage>,
+    entries: [SocketEntry<'static>; SOCKETS],
     packets: MaybeUninit<[Packets; 4]>,
     connected: MaybeUninit<Connected>,
     greetings: MaybeUninit<Datagrams<greeting::DatagramServer>>,
@@ -86,6 +88,7 @@ impl<M: Mac> Memory<M> {
         Self {
             stack: MaybeUninit::uninit(),
             storage: MaybeUninit::uninit(),
+            entries: [const { SocketEntry::EMPTY }; SOCKETS],
             packets: MaybeUninit::uninit(),
             connected: MaybeUninit::uninit(),
             greetings: MaybeUninit::uninit(),
@@ -136,8 +139,11 @@ pub fn run<M: Mac, U: Uart>(board: Board<M, U>, memory: &'static mut Memory<M>) 
         Plain(board.name)
     ));
     let now = clock.now();
-    let storage = place(&mut memory.storage, SocketMemory::new);
-    let stack = start_stack(board.mac, now, storage, &mut memory.stack);
+    let sockets = SocketSlices {
+        storage: place::<Storage>(&mut memory.storage, || [SocketStorage::EMPTY; SOCKETS]),
+        entries: &mut memory.entries,
+    };
+    let stack = start_stack(board.mac, now, sockets, &mut memory.stack);
     let now = Now::monotonic(now);
     let bytes = &mut memory.bytes;
     #[cfg(feature = "dhcp")]
@@ -218,7 +224,7 @@ fn place<T>(place: &'static mut MaybeUninit<T>, make: impl FnOnce() -> T) -> &'s
 fn start_stack<M: Mac>(
     mac: M,
     now: Instant,
-    storage: &'static mut Storage,
+    sockets: SocketSlices<'static>,
     place: &'static mut MaybeUninit<BoardStack<M>>,
 ) -> &'static mut BoardStack<M> {
     let address = mac.address();
@@ -228,7 +234,7 @@ fn start_stack<M: Mac>(
         gateways: config::GATEWAYS,
         seed: seed(address, now),
     };
-    let stack = Stack::new(mac, &stack_config, storage, now);
+    let stack = Stack::new(mac, &stack_config, sockets, now);
     place.write(stack.unwrap_or_else(|error| panic!("{error}")))
 }
 

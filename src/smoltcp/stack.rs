@@ -16,7 +16,7 @@ use super::dial::{ConnectError, Dial};
 use super::link::{Delivery, Link, Packet};
 use super::listener::{Backlog, LISTENERS, Listener};
 use super::news::News;
-use super::table::{Memory, Table};
+use super::table::{SocketSlices, Table};
 use super::tcp::prepare;
 use super::udp::{UdpSocket, UdpTransport};
 use crate::random::Rng;
@@ -117,7 +117,7 @@ impl<'a, D: Device> Stack<'a, D> {
     pub fn new(
         mut device: D,
         config: &StackConfig<'_>,
-        memory: impl Into<Memory<'a>>,
+        memory: impl Into<SocketSlices<'a>>,
         now: Instant,
     ) -> Result<Self, ConfigError> {
         let capabilities = device.capabilities();

@@ -84,34 +84,38 @@ pub(super) enum Phase {
     TimeWait,
 }
 
-impl SocketEntry<'_> {
-    /// No socket.
-    pub const EMPTY: Self = Self {
-        set: None,
-        timer: Instant::FAR_FUTURE,
-        first: 0,
-        flows: NONE,
-        next_flow: NONE,
-        hash: NONE,
-        next_to_send: OUT,
-        next_changed: OUT,
-        previous: NONE,
-        next: NONE,
-        waits: false,
-        slot: Slot {
-            listener: Slot::NO_LISTENER,
-            phase: Phase::Free,
-            end_told: false,
-            conn: 0,
-            at: Instant::ZERO,
-        },
-    };
+impl<'a> SocketEntry<'a> {
+    /// No socket. All zeroes, so that a static of it takes no flash; a stack makes something of it.
+    pub const EMPTY: Self = Self::new(None, 0, 0, Instant::ZERO);
+
+    const fn new(set: Option<SocketSet<'a>>, none: Index, out: Index, timer: Instant) -> Self {
+        Self {
+            set,
+            timer,
+            first: 0,
+            flows: none,
+            next_flow: none,
+            hash: none,
+            next_to_send: out,
+            next_changed: out,
+            previous: none,
+            next: none,
+            waits: false,
+            slot: Slot {
+                listener: 0,
+                phase: Phase::Free,
+                end_told: false,
+                conn: 0,
+                at: Instant::ZERO,
+            },
+        }
+    }
 }
 
 /// The memory of a stack's sockets, for `N` of them: 560 bytes each on a 64-bit machine, 370 on a 32-bit one with
 /// IPv4 alone.
 ///
-/// Who does not know how many there are until the program runs makes [`Memory`] of two slices.
+/// Who does not know how many there are until the program runs makes [`SocketSlices`] of two slices.
 #[derive(Debug)]
 pub struct SocketMemory<'a, const N: usize> {
     storage: [SocketStorage<'a>; N],
@@ -136,14 +140,14 @@ impl<const N: usize> Default for SocketMemory<'_, N> {
 
 /// The memory of a stack's sockets: as many as both slices have room for, and at most 65,534.
 #[derive(Debug)]
-pub struct Memory<'a> {
+pub struct SocketSlices<'a> {
     /// Room for the sockets.
     pub storage: &'a mut [SocketStorage<'a>],
     /// Room for what the stack notes of them.
     pub entries: &'a mut [SocketEntry<'a>],
 }
 
-impl<'a, const N: usize> From<&'a mut SocketMemory<'a, N>> for Memory<'a> {
+impl<'a, const N: usize> From<&'a mut SocketMemory<'a, N>> for SocketSlices<'a> {
     fn from(memory: &'a mut SocketMemory<'a, N>) -> Self {
         Self {
             storage: &mut memory.storage,
@@ -198,13 +202,13 @@ pub(super) struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    pub(super) fn new(memory: Memory<'a>, key: u32) -> Self {
-        let Memory { storage, entries } = memory;
+    pub(super) fn new(memory: SocketSlices<'a>, key: u32) -> Self {
+        let SocketSlices { storage, entries } = memory;
         let capacity = storage.len().min(entries.len()).min(MOST);
         let (entries, _) = entries.split_at_mut(capacity);
         for (entry, storage) in entries.iter_mut().zip(storage) {
-            *entry = SocketEntry::EMPTY;
-            entry.set = Some(SocketSet::new(core::slice::from_mut(storage)));
+            let set = SocketSet::new(core::slice::from_mut(storage));
+            *entry = SocketEntry::new(Some(set), NONE, OUT, Instant::FAR_FUTURE);
         }
         let mut table = Self {
             entries,
@@ -618,7 +622,7 @@ mod tests {
     fn table(sockets: usize) -> Table<'static> {
         let storage: Vec<_> = (0..sockets).map(|_| SocketStorage::EMPTY).collect();
         let entries: Vec<_> = (0..sockets).map(|_| SocketEntry::EMPTY).collect();
-        let memory = Memory {
+        let memory = SocketSlices {
             storage: storage.leak(),
             entries: entries.leak(),
         };
