@@ -14,7 +14,7 @@ use smoltcp::socket::udp;
 use crate::board::{Board, Mac};
 use crate::clock::Clock;
 use crate::console::{Console, Uart, Waiting};
-use crate::print::{At, Date, Plain, count};
+use crate::print::{At, Date, Number, Plain, count};
 use crate::{config, fault, paint};
 
 /// TCP connections at a time, and one more socket that listens for the next.
@@ -294,7 +294,7 @@ impl<M: Mac, U: Uart> Station<M, U> {
     fn introduce(&mut self) {
         let console = &mut self.console;
         for &(ip, prefix) in self.stack.addresses() {
-            let (at, prefix) = (At(SocketAddr::new(ip, 0)), i32::from(prefix));
+            let (at, prefix) = (At(SocketAddr::new(ip, 0)), Number(prefix.into()));
             console.line(format_args!("address {at}/{prefix}"));
         }
         self.services.introduce(console);
@@ -503,12 +503,12 @@ impl Services {
         }
         console.line(format_args!(
             "time: not known yet, {} servers to ask",
-            config::SNTP_SERVERS.len() as i32
+            Number(config::SNTP_SERVERS.len() as i32)
         ));
     }
 
     /// What happened so far.
-    fn counts(&self) -> [(&'static str, i32); 14] {
+    fn counts(&self) -> [(&'static str, Number); 14] {
         let Connected { listener, service } = &*self.connected;
         let recycled =
             listener.counters().time_wait_recycled + listener.counters().half_open_recycled;
@@ -530,7 +530,7 @@ impl Services {
             ("clock asked", count(asked.requests)),
             ("clock set", count(asked.accepted)),
             ("clock rejected", count(asked.rejected)),
-            ("clock drift in ppb", clock.drift().unwrap_or(0)),
+            ("clock drift in ppb", Number(clock.drift().unwrap_or(0))),
         ]
     }
 }
@@ -564,7 +564,7 @@ fn tell_of_clock<U: Uart>(event: sntp::Event, console: &mut Console<U>) {
         } => {
             let millis = by_micros.unwrap_or(0) / 1_000;
             // It is a clock that was set, and no clock is off by more than the 24 days that fit.
-            let millis = i32::try_from(millis).unwrap_or(i32::MAX);
+            let millis = Number(i32::try_from(millis).unwrap_or(i32::MAX));
             console.line(format_args!(
                 "time: {} by {}, moved {millis} ms",
                 Date(wall),
