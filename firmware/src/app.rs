@@ -609,7 +609,7 @@ fn tell_of_address<U: Uart>(event: AddressEvent, console: &mut Console<U>) {
     let at = |ip: IpAddr| At(SocketAddr::new(ip, 0));
     match event {
         AddressEvent::Leased(lease) => {
-            let (ip, prefix) = (at(lease.ip.into()), i32::from(lease.prefix));
+            let (ip, prefix) = (at(lease.ip.into()), Number(lease.prefix.into()));
             let server = at(lease.server.into());
             let seconds = count(lease.seconds.unwrap_or(0));
             console.line(format_args!(
@@ -623,7 +623,7 @@ fn tell_of_address<U: Uart>(event: AddressEvent, console: &mut Console<U>) {
             console.line(format_args!("address {} not ours any more", at(ip.into())));
         }
         AddressEvent::Autoconfigured { ip, prefix } => {
-            let (ip, prefix) = (at(ip.into()), i32::from(prefix));
+            let (ip, prefix) = (at(ip.into()), Number(prefix.into()));
             console.line(format_args!("address {ip}/{prefix} by a router"));
         }
         AddressEvent::Expired { ip } => {
