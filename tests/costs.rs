@@ -37,10 +37,11 @@ fn services_take_what_is_said() {
 #[test]
 fn sockets_on_smoltcp_take_what_is_said() {
     struct NoDevice;
+    // With the features dhcp and slaac.
     // Whoever builds smoltcp with more room for neighbours, as smoltalk-hosted does, pays for it here.
     let more_neighbours = ::smoltcp::config::IFACE_NEIGHBOR_CACHE_COUNT - 8;
     takes(
-        3_200 + 40 * more_neighbours,
+        3_200 + 500 + 40 * more_neighbours,
         size_of::<Stack<'_, NoDevice>>(),
     );
     takes(488, size_of::<SocketStorage<'_>>());

@@ -125,6 +125,7 @@ impl Observer {
                 return true;
             }
             // RFC 791, section 3.1
+            #[cfg(feature = "ipv4")]
             0x0800 => match (chunk::<4>(packet, 12), chunk::<4>(packet, 16)) {
                 (Some(source), Some(destination)) => (
                     IpAddr::V4(Ipv4Addr::from(source)),
@@ -133,14 +134,13 @@ impl Observer {
                 _ => return true,
             },
             // RFC 8200, section 3
+            #[cfg(feature = "ipv6")]
             0x86dd => match (chunk::<16>(packet, 8), chunk::<16>(packet, 24)) {
                 (Some(source), Some(destination)) => {
                     // Neighbour discovery is ICMPv6 (58), perhaps behind a hop-by-hop header (0).
                     if matches!(packet.get(6), Some(0 | 58)) {
                         self.known = None;
                     }
-                    #[cfg(feature = "slaac")]
-                    self.hear_of_addresses(from, packet);
                     (
                         IpAddr::V6(Ipv6Addr::from(source)),
                         IpAddr::V6(Ipv6Addr::from(destination)),
@@ -160,6 +160,15 @@ impl Observer {
         if is_group || is_own || is_mapped {
             self.forged += 1;
             return false;
+        }
+        // smoltcp would ask a DHCP server without an address for a renewal, and panic.
+        #[cfg(feature = "dhcp")]
+        if source == IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
+            return false;
+        }
+        #[cfg(feature = "slaac")]
+        if destination.is_ipv6() && (to == self.mac || to[0] & 1 != 0) {
+            self.hear_of_addresses(from, packet);
         }
         let Some(ours) = self.spoken_to(source, destination) else {
             // smoltcp takes every IPv6 address that ends as ours does for one of ours, and that of the loopback.
@@ -208,16 +217,17 @@ impl Observer {
             return;
         };
         // RFC 4861, sections 6.1.2 and 7.1: anything less has passed a router.
-        if ip.next_header() != IpProtocol::Icmpv6 || ip.hop_limit() != 255 {
+        if ip.version() != 6 || ip.next_header() != IpProtocol::Icmpv6 || ip.hop_limit() != 255 {
             return;
         }
         let Ok(message) = Icmpv6Packet::new_checked(ip.payload()) else {
             return;
         };
         let (from, to) = (ip.src_addr(), ip.dst_addr());
-        if !self.checksums.icmpv6.rx() || message.verify_checksum(&from, &to) {
-            slaac.handle_message(self.now, from_mac, from, ip.payload());
+        if self.checksums.icmpv6.rx() && !message.verify_checksum(&from, &to) {
+            return;
         }
+        slaac.handle_message(self.now, &self.network, from_mac, (from, to), ip.payload());
     }
 
     /// The address of ours from which to answer a packet from `source` to `destination`, if we have one that

@@ -23,8 +23,8 @@ use super::udp::{UdpSocket, UdpTransport};
 use crate::random::Rng;
 use crate::{Duration, InUse, Instant, Now, Ports, Protocol, Unreachable, earliest};
 
-/// A TCP/IP stack on one Ethernet device. Some 3,000 bytes (2,500 on a 32-bit
-/// machine with IPv4 alone), besides the device and the sockets.
+/// A TCP/IP stack on one Ethernet device. Some 3,000 bytes (2,500 on a 32-bit machine with IPv4 alone, 500 more with
+/// the features `dhcp` and `slaac`), besides the device and the sockets.
 ///
 /// It answers ARP, neighbour discovery and pings by itself.
 pub struct Stack<'a, D> {
@@ -130,14 +130,30 @@ impl<'a, D: Device> Stack<'a, D> {
         if !mac.is_unicast() {
             return Err(ConfigError::Mac(config.mac));
         }
-        let network = Network {
+        let mut network = Network {
             mtu,
             ..Network::default()
         };
         let mut iface_config = Config::new(HardwareAddress::Ethernet(mac));
         iface_config.random_seed = config.seed;
-        let iface = Interface::new(iface_config, &mut device, smoltcp_instant(now));
-        let mut stack = Self {
+        let mut iface = Interface::new(iface_config, &mut device, smoltcp_instant(now));
+        for &(ip, prefix) in config.addresses {
+            add_address(&mut iface, &mut network, ip, prefix)?;
+        }
+        if cfg!(feature = "ipv6") {
+            add_address(
+                &mut iface,
+                &mut network,
+                address::link_local(config.mac).into(),
+                64,
+            )?;
+        }
+        for &gateway in config.gateways {
+            add_gateway(&mut iface, &mut network, gateway)?;
+        }
+        // Made last, and where it is returned to: it is large for a small machine's call stack, and each way out that
+        // comes after it would keep a copy there.
+        Ok(Self {
             link: Link::new(device, config.mac, network.clone()),
             iface,
             capacity: storage.len(),
@@ -156,49 +172,28 @@ impl<'a, D: Device> Stack<'a, D> {
             last_dialed: Rng::new(!config.seed).below(u64::from(u16::MAX)),
             rng: Rng::new(config.seed),
             autoconfiguration: Autoconfiguration::default(),
-        };
-        for &(ip, prefix) in config.addresses {
-            stack.add_address(ip, prefix)?;
-        }
-        if cfg!(feature = "ipv6") {
-            stack.add_address(IpAddr::V6(address::link_local(config.mac)), 64)?;
-        }
-        for &gateway in config.gateways {
-            stack.add_gateway(gateway)?;
-        }
-        Ok(stack)
+        })
     }
 
     /// Takes `ip` for one more address of ours, in the network of the first `prefix` bits. One that is there
-    /// already stays as it is.
+    /// already stays as it is; if it came from the network, it now stays also when the network takes it back.
     ///
     /// # Errors
     /// No host can have that address, or there is no room for another.
     pub fn add_address(&mut self, ip: IpAddr, prefix: u8) -> Result<(), ConfigError> {
-        if self.sockets.network.owns(ip) {
-            return Ok(());
-        }
-        let bits = if ip.is_ipv4() { 32 } else { 128 };
-        let cidr = address::ip_address(ip)
-            .filter(|_| address::is_unicast(ip) && prefix <= bits)
-            .map(|ip| IpCidr::new(ip, prefix))
-            .ok_or(ConfigError::Address { ip, prefix })?;
-        let mut room = true;
-        self.iface
-            .update_ip_addrs(|addresses| room = addresses.push(cidr).is_ok());
-        if !room || self.sockets.network.addresses.push((ip, prefix)).is_err() {
-            let capacity = IFACE_MAX_ADDR_COUNT;
-            return Err(ConfigError::TooManyAddresses { capacity });
-        }
+        self.autoconfiguration.disown(ip);
+        add_address(&mut self.iface, &mut self.sockets.network, ip, prefix)?;
         self.link.observer.adopt(&self.sockets.network);
         Ok(())
     }
 
     /// Gives up the address `ip`, if it is one of ours, and the gateway that is in no network of ours without it.
     ///
-    /// Nothing is said to anybody: connections from that address fall silent, and end when their time is up. A
-    /// socket bound to it stays bound, and hears again when the address comes back.
+    /// Nothing is said to anybody: connections from that address end in the next [`turn`](Self::turn), and their
+    /// peers are not told. A socket bound to it stays bound, sends nothing, and hears again when the address comes
+    /// back.
     pub fn remove_address(&mut self, ip: IpAddr) {
+        self.autoconfiguration.disown(ip);
         let network = &mut self.sockets.network;
         network.addresses.retain(|&(own, _)| own != ip);
         self.iface.update_ip_addrs(|addresses| {
@@ -215,34 +210,20 @@ impl<'a, D: Device> Stack<'a, D> {
         self.link.observer.adopt(&self.sockets.network);
     }
 
-    /// Sends what is for another network over `gateway` from now on.
+    /// Sends what is for other networks over `gateway` from now on.
     ///
     /// # Errors
     /// It is not another host on our link, or there is a gateway for its IP version already.
     pub fn add_gateway(&mut self, gateway: IpAddr) -> Result<(), ConfigError> {
-        let network = &mut self.sockets.network;
-        // A gateway behind a gateway would never be found.
-        let usable =
-            address::is_unicast(gateway) && network.on_link(gateway) && !network.owns(gateway);
-        let (known, route) = match address::ip_address(gateway) {
-            Some(router) if usable => gateway_route(network, router),
-            _ => return Err(ConfigError::Gateway(gateway)),
-        };
-        let mut room = known.is_none();
-        self.iface
-            .routes_mut()
-            .update(|routes| room = room && routes.push(route).is_ok());
-        if !room {
-            let capacity = IFACE_MAX_ROUTE_COUNT;
-            return Err(ConfigError::TooManyGateways { capacity });
-        }
-        *known = Some(gateway);
+        self.autoconfiguration.disown(gateway);
+        add_gateway(&mut self.iface, &mut self.sockets.network, gateway)?;
         self.link.observer.adopt(&self.sockets.network);
         Ok(())
     }
 
     /// Sends nothing over `gateway` any more.
     pub fn remove_gateway(&mut self, gateway: IpAddr) {
+        self.autoconfiguration.disown(gateway);
         let network = &mut self.sockets.network;
         for known in [&mut network.gateway_v4, &mut network.gateway_v6] {
             if *known == Some(gateway) {
@@ -612,6 +593,54 @@ fn other_version(local: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, local.port())
 }
 
+/// See [`Stack::add_address`].
+fn add_address(
+    iface: &mut Interface,
+    network: &mut Network,
+    ip: IpAddr,
+    prefix: u8,
+) -> Result<(), ConfigError> {
+    if network.owns(ip) {
+        return Ok(());
+    }
+    let bits = if ip.is_ipv4() { 32 } else { 128 };
+    let cidr = address::ip_address(ip)
+        .filter(|_| address::is_unicast(ip) && prefix <= bits)
+        .map(|ip| IpCidr::new(ip, prefix))
+        .ok_or(ConfigError::Address { ip, prefix })?;
+    let mut room = true;
+    iface.update_ip_addrs(|addresses| room = addresses.push(cidr).is_ok());
+    if !room || network.addresses.push((ip, prefix)).is_err() {
+        let capacity = IFACE_MAX_ADDR_COUNT;
+        return Err(ConfigError::TooManyAddresses { capacity });
+    }
+    Ok(())
+}
+
+/// See [`Stack::add_gateway`].
+fn add_gateway(
+    iface: &mut Interface,
+    network: &mut Network,
+    gateway: IpAddr,
+) -> Result<(), ConfigError> {
+    // A gateway behind a gateway would never be found.
+    let usable = address::is_unicast(gateway) && network.on_link(gateway) && !network.owns(gateway);
+    let (known, route) = match address::ip_address(gateway) {
+        Some(router) if usable => gateway_route(network, router),
+        _ => return Err(ConfigError::Gateway(gateway)),
+    };
+    let mut room = known.is_none();
+    iface
+        .routes_mut()
+        .update(|routes| room = room && routes.push(route).is_ok());
+    if !room {
+        let capacity = IFACE_MAX_ROUTE_COUNT;
+        return Err(ConfigError::TooManyGateways { capacity });
+    }
+    *known = Some(gateway);
+    Ok(())
+}
+
 /// The default route over `router`, and the note of the one that there is already.
 fn gateway_route(
     network: &mut Network,
@@ -632,7 +661,7 @@ pub(super) fn smoltcp_instant(at: Instant) -> ::smoltcp::time::Instant {
     ::smoltcp::time::Instant::from_micros(i64::try_from(at.micros()).unwrap_or(latest).min(latest))
 }
 
-/// Why a [`Stack`] could not be made.
+/// Why a [`Stack`] could not be made, or one of its addresses or gateways not be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigError {
     /// The device carries something else than Ethernet frames.

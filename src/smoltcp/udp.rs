@@ -201,7 +201,9 @@ impl<'s, 'a> UdpTransport<'s, 'a> {
     fn source_for(&self, to: SocketAddr) -> Option<IpAddr> {
         let network = &self.sockets.network;
         match (self.state.bound, self.state.heard) {
-            (Some(bound), _) => (bound.is_ipv4() == to.is_ipv4()).then_some(bound),
+            (Some(bound), _) => {
+                Some(bound).filter(|bound| bound.is_ipv4() == to.is_ipv4() && network.owns(*bound))
+            }
             // What came to a broadcast or multicast address is not answered from there.
             (None, Some((peer, ours))) if peer == to && network.owns(ours) => Some(ours),
             (None, _) => network.source_for(to.ip()),

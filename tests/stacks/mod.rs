@@ -1,5 +1,7 @@
 //! Two stacks at the ends of a simulated cable, under virtual time.
 
+pub mod frames;
+
 use std::net::{IpAddr, SocketAddr};
 
 use smoltalk::sim::{Ethernet, EthernetPort, Impairments};
