@@ -17,7 +17,7 @@ use smoltcp::socket::udp;
 use crate::board::{Board, Mac};
 use crate::clock::Clock;
 use crate::console::{Console, Uart, Waiting};
-use crate::print::{At, Date, Plain, count};
+use crate::print::{At, Date, Number, Plain, count};
 use crate::{config, fault, paint};
 
 /// TCP connections at a time, and one more socket that listens for the next.
@@ -342,7 +342,7 @@ impl<M: Mac, U: Uart> Station<M, U> {
     fn introduce(&mut self) {
         let console = &mut self.console;
         for &(ip, prefix) in self.stack.addresses() {
-            let (at, prefix) = (At(SocketAddr::new(ip, 0)), i32::from(prefix));
+            let (at, prefix) = (At(SocketAddr::new(ip, 0)), Number(prefix.into()));
             console.line(format_args!("address {at}/{prefix}"));
         }
         if cfg!(feature = "dhcp") {
@@ -560,12 +560,12 @@ impl Services {
         }
         console.line(format_args!(
             "time: not known yet, {} servers to ask",
-            config::SNTP_SERVERS.len() as i32
+            Number(config::SNTP_SERVERS.len() as i32)
         ));
     }
 
     /// What happened so far.
-    fn counts(&self) -> [(&'static str, i32); 14] {
+    fn counts(&self) -> [(&'static str, Number); 14] {
         let Connected { listener, service } = &*self.connected;
         let recycled =
             listener.counters().time_wait_recycled + listener.counters().half_open_recycled;
@@ -587,7 +587,7 @@ impl Services {
             ("clock asked", count(asked.requests)),
             ("clock set", count(asked.accepted)),
             ("clock rejected", count(asked.rejected)),
-            ("clock drift in ppb", clock.drift().unwrap_or(0)),
+            ("clock drift in ppb", Number(clock.drift().unwrap_or(0))),
         ]
     }
 }
@@ -615,7 +615,7 @@ fn tell_of_address<U: Uart>(event: AddressEvent, console: &mut Console<U>) {
     let at = |ip: IpAddr| At(SocketAddr::new(ip, 0));
     match event {
         AddressEvent::Leased(lease) => {
-            let (ip, prefix) = (at(lease.ip.into()), i32::from(lease.prefix));
+            let (ip, prefix) = (at(lease.ip.into()), Number(lease.prefix.into()));
             let server = at(lease.server.into());
             let seconds = count(lease.seconds.unwrap_or(0));
             console.line(format_args!(
@@ -629,7 +629,7 @@ fn tell_of_address<U: Uart>(event: AddressEvent, console: &mut Console<U>) {
             console.line(format_args!("address {} not ours any more", at(ip.into())));
         }
         AddressEvent::Autoconfigured { ip, prefix } => {
-            let (ip, prefix) = (at(ip.into()), i32::from(prefix));
+            let (ip, prefix) = (at(ip.into()), Number(prefix.into()));
             console.line(format_args!("address {ip}/{prefix} by a router"));
         }
         AddressEvent::Expired { ip } => {
@@ -661,7 +661,7 @@ fn tell_of_clock<U: Uart>(event: sntp::Event, console: &mut Console<U>) {
         } => {
             let millis = by_micros.unwrap_or(0) / 1_000;
             // It is a clock that was set, and no clock is off by more than the 24 days that fit.
-            let millis = i32::try_from(millis).unwrap_or(i32::MAX);
+            let millis = Number(i32::try_from(millis).unwrap_or(i32::MAX));
             console.line(format_args!(
                 "time: {} by {}, moved {millis} ms",
                 Date(wall),
