@@ -170,7 +170,13 @@ impl Zone {
     /// The abbreviation that `%Z` writes.
     pub fn name(&self) -> &str {
         // Made from a `&str` of this very length, so it is UTF-8; the fallback keeps the core free of panics.
-        core::str::from_utf8(&self.name[..usize::from(self.name_len)]).unwrap_or("")
+        let name = &self.name[..usize::from(self.name_len)];
+        core::str::from_utf8(name).unwrap_or("")
+    }
+
+    /// The bytes of [`name`](Self::name) and some more, and how many they are.
+    pub(crate) const fn name_and_len(&self) -> (&[u8; Self::MAX_NAME], usize) {
+        (&self.name, self.name_len as usize)
     }
 }
 

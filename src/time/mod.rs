@@ -17,6 +17,7 @@
 //! An answer can be empty (`%Z` in a zone without a name). It is sent, as Python would: a datagram without
 //! payload is legal (RFC 768).
 
+mod calendar;
 mod format;
 mod server;
 
