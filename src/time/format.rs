@@ -273,7 +273,7 @@ impl Clock<'_> {
             }
             b'Z' => {
                 let (&name, len) = self.wall.zone.name_and_len();
-                (bytes(name), len)
+                (u64::from_le_bytes(name), len)
             }
             b'n' => (bytes(*b"\n"), 1),
             b't' => (bytes(*b"\t"), 1),
