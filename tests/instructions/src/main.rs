@@ -46,7 +46,7 @@ const PATHS: [Path; 8] = [
     }),
     ("greeting-connection", 100, connections),
     ("idle-turn-16", 1_000, idle_turns::<17>),
-    ("idle-turn-4096", 20, idle_turns::<4_097>),
+    ("idle-turn-4096", 1_000, idle_turns::<4_097>),
 ];
 
 fn main() -> ExitCode {
