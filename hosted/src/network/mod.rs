@@ -67,6 +67,15 @@ const EVENTS: usize = 1_024;
 /// Datagrams taken in by one pump, so that one busy service cannot hold up the others.
 const DATAGRAM_BUDGET: u32 = 256;
 
+/// What the event queue says of a socket.
+#[derive(Clone, Copy, Debug)]
+struct Ready {
+    readable: bool,
+    writable: bool,
+    /// No more will come than can be read by now.
+    ended: bool,
+}
+
 /// Names a datagram endpoint of one [`Network`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DatagramId(usize);
@@ -464,11 +473,13 @@ impl Network {
                 (token, Stack::Host(host)) => {
                     // What went wrong is found by reading and writing.
                     let broken = event.is_error();
-                    host.set_ready(
-                        token,
-                        event.is_readable() || event.is_read_closed() || broken,
-                        event.is_writable() || event.is_write_closed() || broken,
-                    );
+                    let ended = event.is_read_closed() || broken;
+                    let ready = Ready {
+                        readable: event.is_readable() || ended,
+                        writable: event.is_writable() || event.is_write_closed() || broken,
+                        ended,
+                    };
+                    host.set_ready(token, ready);
                 }
             }
         }

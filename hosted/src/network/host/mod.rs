@@ -1,5 +1,7 @@
 //! The host's own sockets.
 
+mod outbox;
+mod sendmmsg;
 mod tcp;
 mod udp;
 
@@ -11,7 +13,7 @@ use mio::{Registry, Token};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use smoltalk::{DatagramService, Now, Protocol, Pumped, StreamService, pump};
 
-use super::{DATAGRAM_BUDGET, NetworkEvent, StreamsPumped};
+use super::{DATAGRAM_BUDGET, NetworkEvent, Ready, StreamsPumped};
 use crate::error::{Error, Exit};
 use crate::owner::{overlap, owner};
 use tcp::{Driver, Streams, Tokens};
@@ -141,7 +143,7 @@ impl Host {
     }
 
     /// Notes what the event queue said.
-    pub fn set_ready(&mut self, token: Token, readable: bool, writable: bool) {
+    pub fn set_ready(&mut self, token: Token, ready: Ready) {
         let Token(number) = token;
         if number >= LISTENERS {
             if let Some(streams) = self.streams.get_mut(number - LISTENERS) {
@@ -149,10 +151,10 @@ impl Host {
             }
         } else if number >= DATAGRAMS {
             if let Some(datagrams) = self.datagrams.get_mut(number - DATAGRAMS) {
-                datagrams.set_ready(readable, writable);
+                datagrams.set_ready(ready.readable, ready.writable);
             }
         } else if let Some(streams) = self.streams.get_mut(number / SLOTS) {
-            streams.set_ready((number % SLOTS) as u16, readable, writable);
+            streams.set_ready((number % SLOTS) as u16, ready);
         }
     }
 
@@ -165,13 +167,15 @@ impl Host {
     ) -> Result<Pumped, Error> {
         let datagrams = &mut self.datagrams[index];
         let local = datagrams.local();
+        let mut transport = datagrams.transport(registry);
         pump(
             service,
-            &mut datagrams.transport(registry),
+            &mut transport,
             now,
             &mut self.scratch,
             DATAGRAM_BUDGET,
         )
+        .and_then(|pumped| transport.finish(pumped))
         .map_err(|error| Error::io(format_args!("UDP {local}"), &error))
     }
 
