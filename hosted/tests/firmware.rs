@@ -70,6 +70,7 @@ on_boards! {
     a_panic_is_reported;
     a_fault_is_reported;
     what_peers_send_is_shown_and_not_obeyed;
+    addresses_come_from_the_network;
 }
 
 fn the_conformance_suite_passes(board: &str) {
@@ -312,7 +313,85 @@ fn what_peers_send_is_shown_and_not_obeyed(board: &str) {
     assert_eq!(machine.ended().code(), Some(0));
 }
 
+fn addresses_come_from_the_network(board: &str) {
+    start_time_server();
+    let mut machine = Machine::start(board, "asking");
+    // There is a link-local address and nobody who could tell of others; and so no time server is asked.
+    assert!(
+        machine
+            .seen()
+            .iter()
+            .any(|line| line == "address: asking DHCP servers")
+    );
+    assert_eq!(machine.counts()["clock asked"], 0);
+    let mut dnsmasq = Dnsmasq::start();
+    let (mut lent, mut made, mut told) = (None, None, false);
+    while lent.is_none() || made.is_none() || !told {
+        let line = machine.wait_for("");
+        if line.ends_with(" lent by 192.168.69.100 for 120 s") {
+            lent = line.split([' ', '/']).nth(1).map(str::to_owned);
+        } else if line.ends_with("/64 by a router") {
+            made = line.split(['[', ']']).nth(1).map(str::to_owned);
+        }
+        told |= line.starts_with("time: 2016-02-29 12:34:56 UTC by 192.168.69.100:123");
+    }
+    let lent: Ipv4Addr = lent.unwrap().parse().unwrap();
+    assert!((50..60).contains(&lent.octets()[3]), "{lent}");
+    // RFC 4291, appendix A: the part that the Ethernet address makes.
+    assert_eq!(made.as_deref(), Some("fdaa::ff:fe00:45"));
+    for ip in [IpAddr::V4(lent), made.unwrap().parse().unwrap()] {
+        assert_eq!(connect_and_greet_at(ip), b"hi");
+        let unspecified: IpAddr = match ip {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((unspecified, 0)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.connect((ip, time::PORT)).unwrap();
+        socket.send(b"%Y-%m-%d").unwrap();
+        assert_eq!(receive(&socket), b"2016-02-29", "{ip}");
+    }
+    dnsmasq.stop();
+}
+
 // --- what the tests stand on ---
+
+/// A DHCP server and IPv6 router on the lab's TAP device. It ends with this value, and at the latest with the lab.
+struct Dnsmasq(Child);
+
+impl Dnsmasq {
+    fn start() -> Self {
+        let path = format!(
+            "{}:/usr/sbin",
+            std::env::var("PATH").expect("there is a PATH")
+        );
+        let dnsmasq = Command::new("dnsmasq")
+            .env("PATH", path)
+            .args(["--keep-in-foreground", "--log-facility=-", "--log-dhcp"])
+            .args(["--conf-file=/dev/null", "--pid-file", "--user=root"])
+            // No names, and no leases that outlive it.
+            .args(["--port=0", "--leasefile-ro"])
+            .args([&format!("--interface={TAP}"), "--bind-interfaces"])
+            .arg("--dhcp-range=192.168.69.50,192.168.69.59,2m")
+            .args(["--enable-ra", "--dhcp-range=fdaa::,ra-only,64"])
+            .spawn()
+            .expect("dnsmasq is there");
+        Self(dnsmasq)
+    }
+
+    fn stop(&mut self) {
+        assert_eq!(self.0.try_wait().unwrap(), None, "dnsmasq ended");
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Dnsmasq {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 /// The board's Ethernet address, as `firmware/qemu` sets it.
 const MAC: &str = "020000000045";
@@ -514,7 +593,11 @@ fn connect(ip: IpAddr) -> Option<TcpStream> {
 }
 
 fn connect_and_greet() -> Vec<u8> {
-    let mut stream = connect(V4).unwrap();
+    connect_and_greet_at(V4)
+}
+
+fn connect_and_greet_at(ip: IpAddr) -> Vec<u8> {
+    let mut stream = connect(ip).unwrap();
     stream.write_all(b"hello").unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();

@@ -13,7 +13,6 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ::smoltcp::phy::{self, ChecksumCapabilities, Device, DeviceCapabilities};
 use ::smoltcp::time::Instant;
-use ::smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
 use heapless::Vec;
 
 use super::address::{Network, is_unicast};
@@ -27,7 +26,7 @@ pub(super) struct Link<D> {
 }
 
 pub(super) struct Observer {
-    mac: [u8; 6],
+    pub(super) mac: [u8; 6],
     network: Network,
     /// The last neighbour heard of: smoltcp was told of him, or will be before it serves. Of others nothing is
     /// certain. Which ones smoltcp still knows depends on what it made of their frames, and for each it was told
@@ -47,6 +46,11 @@ pub(super) struct Observer {
     checksums: ChecksumCapabilities,
     /// What the last frame said of a datagram of ours.
     pub(super) news: Option<News>,
+    #[cfg(feature = "slaac")]
+    pub(super) slaac: Option<super::slaac::Slaac>,
+    /// When the current turn is.
+    #[cfg(feature = "slaac")]
+    pub(super) now: crate::Instant,
 }
 
 /// An address, or all of ours, and a port at which connections are to be taken in.
@@ -84,6 +88,10 @@ impl<D: Device> Link<D> {
                 wanted: None,
                 checksums,
                 news: None,
+                #[cfg(feature = "slaac")]
+                slaac: None,
+                #[cfg(feature = "slaac")]
+                now: crate::Instant::ZERO,
             },
         }
     }
@@ -95,6 +103,12 @@ impl<D: Device> Link<D> {
 }
 
 impl Observer {
+    /// Takes note of who we are now. smoltcp forgets all neighbours when its addresses change.
+    pub(super) fn adopt(&mut self, network: &Network) {
+        self.network.clone_from(network);
+        self.known = None;
+    }
+
     /// Looks at a frame, and returns whether it is one that smoltcp should see.
     fn admits(&mut self, frame: &[u8]) -> bool {
         let (Some(&to), Some(&from), Some(&ethertype)) = (
@@ -125,6 +139,8 @@ impl Observer {
                     if matches!(packet.get(6), Some(0 | 58)) {
                         self.known = None;
                     }
+                    #[cfg(feature = "slaac")]
+                    self.hear_of_addresses(from, packet);
                     (
                         IpAddr::V6(Ipv6Addr::from(source)),
                         IpAddr::V6(Ipv6Addr::from(destination)),
@@ -179,6 +195,29 @@ impl Observer {
             });
         }
         true
+    }
+
+    /// Hands neighbour discovery to those who make addresses.
+    #[cfg(feature = "slaac")]
+    fn hear_of_addresses(&mut self, from_mac: [u8; 6], packet: &[u8]) {
+        use ::smoltcp::wire::{Icmpv6Packet, IpProtocol, Ipv6Packet};
+        let Some(slaac) = &mut self.slaac else {
+            return;
+        };
+        let Ok(ip) = Ipv6Packet::new_checked(packet) else {
+            return;
+        };
+        // RFC 4861, sections 6.1.2 and 7.1: anything less has passed a router.
+        if ip.next_header() != IpProtocol::Icmpv6 || ip.hop_limit() != 255 {
+            return;
+        }
+        let Ok(message) = Icmpv6Packet::new_checked(ip.payload()) else {
+            return;
+        };
+        let (from, to) = (ip.src_addr(), ip.dst_addr());
+        if !self.checksums.icmpv6.rx() || message.verify_checksum(&from, &to) {
+            slaac.handle_message(self.now, from_mac, from, ip.payload());
+        }
     }
 
     /// The address of ours from which to answer a packet from `source` to `destination`, if we have one that
@@ -292,14 +331,18 @@ impl Announcement {
             frame: [0; Self::LONGEST],
             len: 0,
         };
-        let mut frame = EthernetFrame::new_unchecked(announcement.frame.as_mut_slice());
-        let (to, from) = (EthernetAddress(mac), EthernetAddress(neighbour.mac));
-        frame.set_dst_addr(to);
-        frame.set_src_addr(from);
-        let payload = match (neighbour.ip, neighbour.ours) {
+        let bytes = announcement.frame.as_mut_slice();
+        announcement.len = match (neighbour.ip, neighbour.ours) {
             #[cfg(feature = "ipv4")]
             (IpAddr::V4(ip), IpAddr::V4(ours)) => {
-                use ::smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr};
+                use ::smoltcp::wire::{
+                    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame,
+                    EthernetProtocol,
+                };
+                let (to, from) = (EthernetAddress(mac), EthernetAddress(neighbour.mac));
+                let mut frame = EthernetFrame::new_unchecked(bytes);
+                frame.set_dst_addr(to);
+                frame.set_src_addr(from);
                 frame.set_ethertype(EthernetProtocol::Arp);
                 let reply = ArpRepr::EthernetIpv4 {
                     operation: ArpOperation::Reply,
@@ -309,41 +352,32 @@ impl Announcement {
                     target_protocol_addr: ours,
                 };
                 reply.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
-                reply.buffer_len()
+                EthernetFrame::<&[u8]>::buffer_len(reply.buffer_len())
             }
             #[cfg(feature = "ipv6")]
             (IpAddr::V6(ip), IpAddr::V6(ours)) => {
+                use super::ndisc;
                 use ::smoltcp::wire::{
-                    HardwareAddress, Icmpv6Packet, Icmpv6Repr, IpProtocol, Ipv6Packet, Ipv6Repr,
-                    NdiscNeighborFlags, NdiscRepr,
+                    EthernetAddress, HardwareAddress, NdiscNeighborFlags, NdiscRepr,
                 };
-                frame.set_ethertype(EthernetProtocol::Ipv6);
-                let advertisement = Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert {
+                let from = EthernetAddress(neighbour.mac);
+                let advertisement = NdiscRepr::NeighborAdvert {
                     flags: NdiscNeighborFlags::OVERRIDE,
                     target_addr: ip,
                     lladdr: Some(HardwareAddress::Ethernet(from).into()),
-                });
-                let header = Ipv6Repr {
-                    src_addr: ip,
-                    dst_addr: ours,
-                    next_header: IpProtocol::Icmpv6,
-                    payload_len: advertisement.buffer_len(),
-                    // RFC 4861, section 7.1.2: anything less has passed a router.
-                    hop_limit: 255,
                 };
-                let mut packet = Ipv6Packet::new_unchecked(frame.payload_mut());
-                header.emit(&mut packet);
-                advertisement.emit(
-                    &ip,
-                    &ours,
-                    &mut Icmpv6Packet::new_unchecked(packet.payload_mut()),
-                    &ChecksumCapabilities::default(),
-                );
-                header.buffer_len() + advertisement.buffer_len()
+                let path = ndisc::Path {
+                    from_mac: neighbour.mac,
+                    to_mac: mac,
+                    from: ip,
+                    to: ours,
+                };
+                let len = ndisc::frame_len(&advertisement);
+                ndisc::emit(bytes, &path, advertisement);
+                len
             }
             _ => return None,
         };
-        announcement.len = EthernetFrame::<&[u8]>::buffer_len(payload);
         Some(announcement)
     }
 }

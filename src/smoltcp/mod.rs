@@ -21,14 +21,20 @@
 //! (8 by default) is worth raising on a machine that many others on the same link talk to.
 
 mod address;
+mod autoconfiguration;
 mod dial;
 mod link;
 mod listener;
+#[cfg(feature = "ipv6")]
+mod ndisc;
 mod news;
+#[cfg(feature = "slaac")]
+mod slaac;
 mod stack;
 mod tcp;
 mod udp;
 
+pub use autoconfiguration::{AddressEvent, Lease};
 pub use dial::{ConnectError, Dial};
 pub use listener::{Listener, ListenerCounters, StreamsPumped};
 pub use stack::{BindError, ConfigError, Sockets, Stack, StackConfig, Turn};

@@ -13,6 +13,7 @@ use ::smoltcp::socket::{Socket, tcp, udp};
 use ::smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, IpListenEndpoint};
 
 use super::address::{self, Network};
+use super::autoconfiguration::Autoconfiguration;
 use super::dial::{ConnectError, Dial};
 use super::link::{Link, Starved, Wanted};
 use super::listener::Listener;
@@ -27,14 +28,15 @@ use crate::{Duration, InUse, Instant, Now, Ports, Protocol, Unreachable, earlies
 ///
 /// It answers ARP, neighbour discovery and pings by itself.
 pub struct Stack<'a, D> {
-    link: Link<D>,
+    pub(super) link: Link<D>,
     iface: Interface,
-    sockets: Sockets<'a>,
+    pub(super) sockets: Sockets<'a>,
     ports: Ports<PORTS>,
     /// How many sockets there is memory for, and how many are in use.
     capacity: usize,
-    used: usize,
-    rng: Rng,
+    pub(super) used: usize,
+    pub(super) rng: Rng,
+    pub(super) autoconfiguration: Autoconfiguration,
     /// The ephemeral port of the last outgoing connection, counted from the first.
     last_dialed: u64,
 }
@@ -128,51 +130,14 @@ impl<'a, D: Device> Stack<'a, D> {
         if !mac.is_unicast() {
             return Err(ConfigError::Mac(config.mac));
         }
-        let mut network = Network {
+        let network = Network {
             mtu,
             ..Network::default()
         };
-        let own = config.addresses.iter().copied();
-        let link_local =
-            cfg!(feature = "ipv6").then(|| (IpAddr::V6(address::link_local(config.mac)), 64));
         let mut iface_config = Config::new(HardwareAddress::Ethernet(mac));
         iface_config.random_seed = config.seed;
-        let mut iface = Interface::new(iface_config, &mut device, smoltcp_instant(now));
-        for (ip, prefix) in own.chain(link_local) {
-            if network.owns(ip) {
-                continue;
-            }
-            let bits = if ip.is_ipv4() { 32 } else { 128 };
-            let cidr = address::ip_address(ip)
-                .filter(|_| address::is_unicast(ip) && prefix <= bits)
-                .map(|ip| IpCidr::new(ip, prefix))
-                .ok_or(ConfigError::Address { ip, prefix })?;
-            let mut room = true;
-            iface.update_ip_addrs(|addresses| room = addresses.push(cidr).is_ok());
-            if !room || network.addresses.push((ip, prefix)).is_err() {
-                let capacity = IFACE_MAX_ADDR_COUNT;
-                return Err(ConfigError::TooManyAddresses { capacity });
-            }
-        }
-        for &gateway in config.gateways {
-            // A gateway behind a gateway would never be found.
-            let usable =
-                address::is_unicast(gateway) && network.on_link(gateway) && !network.owns(gateway);
-            let (known, route) = match address::ip_address(gateway) {
-                Some(router) if usable => gateway_route(&mut network, router),
-                _ => return Err(ConfigError::Gateway(gateway)),
-            };
-            let mut room = !*known;
-            iface
-                .routes_mut()
-                .update(|routes| room = room && routes.push(route).is_ok());
-            if !room {
-                let capacity = IFACE_MAX_ROUTE_COUNT;
-                return Err(ConfigError::TooManyGateways { capacity });
-            }
-            *known = true;
-        }
-        Ok(Self {
+        let iface = Interface::new(iface_config, &mut device, smoltcp_instant(now));
+        let mut stack = Self {
             link: Link::new(device, config.mac, network.clone()),
             iface,
             capacity: storage.len(),
@@ -190,14 +155,112 @@ impl<'a, D: Device> Stack<'a, D> {
             ports: Ports::new(),
             last_dialed: Rng::new(!config.seed).below(u64::from(u16::MAX)),
             rng: Rng::new(config.seed),
-        })
+            autoconfiguration: Autoconfiguration::default(),
+        };
+        for &(ip, prefix) in config.addresses {
+            stack.add_address(ip, prefix)?;
+        }
+        if cfg!(feature = "ipv6") {
+            stack.add_address(IpAddr::V6(address::link_local(config.mac)), 64)?;
+        }
+        for &gateway in config.gateways {
+            stack.add_gateway(gateway)?;
+        }
+        Ok(stack)
+    }
+
+    /// Takes `ip` for one more address of ours, in the network of the first `prefix` bits. One that is there
+    /// already stays as it is.
+    ///
+    /// # Errors
+    /// No host can have that address, or there is no room for another.
+    pub fn add_address(&mut self, ip: IpAddr, prefix: u8) -> Result<(), ConfigError> {
+        if self.sockets.network.owns(ip) {
+            return Ok(());
+        }
+        let bits = if ip.is_ipv4() { 32 } else { 128 };
+        let cidr = address::ip_address(ip)
+            .filter(|_| address::is_unicast(ip) && prefix <= bits)
+            .map(|ip| IpCidr::new(ip, prefix))
+            .ok_or(ConfigError::Address { ip, prefix })?;
+        let mut room = true;
+        self.iface
+            .update_ip_addrs(|addresses| room = addresses.push(cidr).is_ok());
+        if !room || self.sockets.network.addresses.push((ip, prefix)).is_err() {
+            let capacity = IFACE_MAX_ADDR_COUNT;
+            return Err(ConfigError::TooManyAddresses { capacity });
+        }
+        self.link.observer.adopt(&self.sockets.network);
+        Ok(())
+    }
+
+    /// Gives up the address `ip`, if it is one of ours, and the gateway that is in no network of ours without it.
+    ///
+    /// Nothing is said to anybody: connections from that address fall silent, and end when their time is up. A
+    /// socket bound to it stays bound, and hears again when the address comes back.
+    pub fn remove_address(&mut self, ip: IpAddr) {
+        let network = &mut self.sockets.network;
+        network.addresses.retain(|&(own, _)| own != ip);
+        self.iface.update_ip_addrs(|addresses| {
+            addresses.retain(|cidr| address::ip_addr(cidr.address()) != Some(ip));
+        });
+        let gateway = if ip.is_ipv4() {
+            network.gateway_v4
+        } else {
+            network.gateway_v6
+        };
+        if let Some(gateway) = gateway.filter(|&gateway| !network.on_link(gateway)) {
+            self.remove_gateway(gateway);
+        }
+        self.link.observer.adopt(&self.sockets.network);
+    }
+
+    /// Sends what is for another network over `gateway` from now on.
+    ///
+    /// # Errors
+    /// It is not another host on our link, or there is a gateway for its IP version already.
+    pub fn add_gateway(&mut self, gateway: IpAddr) -> Result<(), ConfigError> {
+        let network = &mut self.sockets.network;
+        // A gateway behind a gateway would never be found.
+        let usable =
+            address::is_unicast(gateway) && network.on_link(gateway) && !network.owns(gateway);
+        let (known, route) = match address::ip_address(gateway) {
+            Some(router) if usable => gateway_route(network, router),
+            _ => return Err(ConfigError::Gateway(gateway)),
+        };
+        let mut room = known.is_none();
+        self.iface
+            .routes_mut()
+            .update(|routes| room = room && routes.push(route).is_ok());
+        if !room {
+            let capacity = IFACE_MAX_ROUTE_COUNT;
+            return Err(ConfigError::TooManyGateways { capacity });
+        }
+        *known = Some(gateway);
+        self.link.observer.adopt(&self.sockets.network);
+        Ok(())
+    }
+
+    /// Sends nothing over `gateway` any more.
+    pub fn remove_gateway(&mut self, gateway: IpAddr) {
+        let network = &mut self.sockets.network;
+        for known in [&mut network.gateway_v4, &mut network.gateway_v6] {
+            if *known == Some(gateway) {
+                *known = None;
+            }
+        }
+        self.iface.routes_mut().update(|routes| {
+            routes.retain(|route| address::ip_addr(route.via_router) != Some(gateway));
+        });
+        self.link.observer.adopt(&self.sockets.network);
     }
 
     /// Binds a UDP socket to `local` for `owner`, the name of a service. `socket` is `&mut` [`UdpBuffers`], as
     /// a rule. Port 0 asks for any port that is free.
     ///
     /// `0.0.0.0` stands for our IPv4 address, `[::]` for all our addresses. smoltcp can listen at one address
-    /// or at all of them: so if there are several IPv4 addresses, `0.0.0.0` stands for all of both versions too.
+    /// or at all of them: so if there are several IPv4 addresses, or DHCP is to bring one, `0.0.0.0` stands for all
+    /// of both versions too.
     ///
     /// [`UdpBuffers`]: super::UdpBuffers
     ///
@@ -231,7 +294,6 @@ impl<'a, D: Device> Stack<'a, D> {
         self.used -= 1;
         match self.sockets.set.remove(socket.handle) {
             Socket::Udp(socket) => socket,
-            Socket::Tcp(_) => unreachable!("a UDP socket's handle is of a UDP socket"),
             #[allow(unreachable_patterns)]
             _ => unreachable!("a UDP socket's handle is of a UDP socket"),
         }
@@ -341,6 +403,7 @@ impl<'a, D: Device> Stack<'a, D> {
     ) -> Turn {
         let at = smoltcp_instant(now.monotonic);
         self.iface.poll_maintenance(at);
+        self.autoconfigure(now.monotonic);
         // Connections whose time is up end here, and the services must hear of it.
         self.send(at);
         let (mut deadline, mut unfinished) = self.serve_and_send(now, &mut serve);
@@ -370,6 +433,8 @@ impl<'a, D: Device> Stack<'a, D> {
                 }
             }
         }
+        self.autoconfigure(now.monotonic);
+        deadline = earliest(deadline, self.autoconfiguration_timeout(now.monotonic));
         let device_full = self.sockets.device_full;
         let poll_at = self
             .iface
@@ -443,7 +508,7 @@ impl<'a, D: Device> Stack<'a, D> {
         sent
     }
 
-    fn check_room(&self, wanted: usize) -> Result<(), BindError> {
+    pub(super) fn check_room(&self, wanted: usize) -> Result<(), BindError> {
         if self.capacity - self.used < wanted {
             let capacity = self.capacity;
             return Err(BindError::NoRoom { capacity });
@@ -469,6 +534,8 @@ impl<'a, D: Device> Stack<'a, D> {
             .filter(|own| own.is_ipv4() == ip.is_ipv4());
         let bound = if !ip.is_unspecified() {
             Some(own.find(|&own| own == ip).ok_or(not_ours)?)
+        } else if self.autoconfiguration.may_bring(ip) {
+            None
         } else if ip.is_ipv4() {
             let first = own.next().ok_or(not_ours)?;
             own.next().is_none().then_some(first)
@@ -545,8 +612,11 @@ fn other_version(local: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, local.port())
 }
 
-/// The default route over `router`, and the note whether there is one already.
-fn gateway_route(network: &mut Network, router: ::smoltcp::wire::IpAddress) -> (&mut bool, Route) {
+/// The default route over `router`, and the note of the one that there is already.
+fn gateway_route(
+    network: &mut Network,
+    router: ::smoltcp::wire::IpAddress,
+) -> (&mut Option<IpAddr>, Route) {
     use ::smoltcp::wire::IpAddress;
     match router {
         #[cfg(feature = "ipv4")]
@@ -557,7 +627,7 @@ fn gateway_route(network: &mut Network, router: ::smoltcp::wire::IpAddress) -> (
 }
 
 /// smoltcp's instants are signed. A deadline is at most a few minutes later, so half of the range is left for it.
-fn smoltcp_instant(at: Instant) -> ::smoltcp::time::Instant {
+pub(super) fn smoltcp_instant(at: Instant) -> ::smoltcp::time::Instant {
     let latest = i64::MAX / 2;
     ::smoltcp::time::Instant::from_micros(i64::try_from(at.micros()).unwrap_or(latest).min(latest))
 }
