@@ -6,6 +6,7 @@ mod server;
 use std::convert::Infallible;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::num::NonZeroUsize;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use smoltalk::{
 };
 use smoltalk_hosted::clock::Clock;
 use smoltalk_hosted::error::{Error, Exit};
-use smoltalk_hosted::network::{Io, Network, Serve, Signal};
+use smoltalk_hosted::network::{Io, Network, Serve, Sharing, Signal};
 use socket2::SockRef;
 
 use server::Server;
@@ -464,6 +465,64 @@ fn an_address_of_another_machine_cannot_be_bound() {
     }
 }
 
+#[test]
+fn networks_that_share_addresses_share_the_clients_and_let_nobody_in() {
+    let of = NonZeroUsize::new(2).unwrap();
+    for bind in ["127.0.0.1:0", "[::]:0"] {
+        let mut networks = [Sharing::First { of }, Sharing::Beside { of }]
+            .map(|sharing| Network::host_sharing(sharing).unwrap());
+        let [first, beside] = &mut networks;
+        let datagrams = first.bind_datagrams(bind.parse().unwrap(), "echo").unwrap();
+        let streams = first.listen(bind.parse().unwrap(), "source").unwrap();
+        let (udp, tcp) = (first.local_addr(datagrams), first.local_addr(streams));
+        beside.bind_datagrams(udp, "echo").unwrap();
+        beside.listen(tcp, "source").unwrap();
+
+        for sharing in [Sharing::Alone, Sharing::First { of }] {
+            let mut late = Network::host_sharing(sharing).unwrap();
+            for error in [
+                late.bind_datagrams(udp, "time").unwrap_err(),
+                late.listen(tcp, "greeting").unwrap_err(),
+            ] {
+                assert_eq!(error.exit(), Exit::InUse);
+                assert!(
+                    error.to_string().contains("in use by this program"),
+                    "{error}"
+                );
+            }
+        }
+
+        let reach = |addr: SocketAddr| SocketAddr::new([127, 0, 0, 1].into(), addr.port());
+        let mut asked: Vec<_> = (0..64).map(|_| tcp_client(reach(tcp))).collect();
+        let clients: Vec<_> = (0..64)
+            .map(|_| udp_client("127.0.0.1:0", reach(udp)))
+            .collect();
+        for client in &clients {
+            client.send(b"hello").unwrap();
+        }
+        for network in &mut networks {
+            let (mut echo, mut source) = (Echo::default(), Source::new(1));
+            let (mut answered, mut opened) = (0, 0);
+            network
+                .turn(&Clock::system(), &mut |io, now| {
+                    answered = io.datagrams(datagrams, &mut echo, now)?.sent;
+                    opened = io.streams(streams, &mut source, now)?.opened;
+                    Ok(None)
+                })
+                .unwrap();
+            // The system spreads them by a hash that nobody knows: that one gets none is as likely as 64 heads in a row.
+            assert!((1..64).contains(&answered), "{answered} of 64");
+            assert!((1..64).contains(&opened), "{opened} of 64");
+        }
+        for client in &clients {
+            assert_eq!(client.recv(&mut [0; 8]).unwrap(), 5);
+        }
+        for client in &mut asked {
+            assert_eq!(read_to_end(client), [0]);
+        }
+    }
+}
+
 // --- the loop ---
 
 #[test]
@@ -474,10 +533,16 @@ fn a_deadline_ends_the_wait_not_early_and_a_waker_at_once() {
     network.wait(&clock, Some(deadline)).unwrap();
     assert!(clock.monotonic() >= deadline);
 
-    let waker = network.waker();
-    let waking = std::thread::spawn(move || waker.wake());
-    network.wait(&clock, None).unwrap();
-    waking.join().unwrap();
+    for busy_poll in [false, true] {
+        network.set_busy_poll(busy_poll);
+        let waker = network.waker();
+        let waking = std::thread::spawn(move || waker.wake());
+        network.wait(&clock, None).unwrap();
+        waking.join().unwrap();
+        let deadline = clock.monotonic() + Duration::from_micros(500);
+        network.wait(&clock, Some(deadline)).unwrap();
+        assert!(clock.monotonic() >= deadline);
+    }
 }
 
 #[test]

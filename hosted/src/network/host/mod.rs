@@ -12,8 +12,9 @@ use std::net::SocketAddr;
 use mio::{Registry, Token};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use smoltalk::{DatagramService, Now, Protocol, Pumped, StreamService, pump};
+use socket2::Socket;
 
-use super::{DATAGRAM_BUDGET, NetworkEvent, Ready, StreamsPumped};
+use super::{DATAGRAM_BUDGET, NetworkEvent, Ready, Sharing, StreamsPumped};
 use crate::error::{Error, Exit};
 use crate::owner::{overlap, owner};
 use tcp::{Driver, Streams, Tokens};
@@ -27,6 +28,7 @@ pub struct Host {
     bound: Vec<Bound>,
     /// How many connections a listener can hold.
     capacity: usize,
+    sharing: Sharing,
     scratch: Box<[u8]>,
 }
 
@@ -52,8 +54,8 @@ const RESERVE: usize = 16;
 const SCRATCH: usize = 65_536;
 
 impl Host {
-    pub fn new() -> Self {
-        let descriptors = raise_descriptor_limit();
+    pub fn new(sharing: Sharing) -> Self {
+        let descriptors = raise_descriptor_limit() / sharing.count() as u64;
         let most = SLOTS - 2;
         let capacity = usize::try_from(descriptors.saturating_sub(SPARE_DESCRIPTORS))
             .unwrap_or(most)
@@ -63,6 +65,7 @@ impl Host {
             streams: Vec::new(),
             bound: Vec::new(),
             capacity,
+            sharing,
             scratch: vec![0; SCRATCH].into_boxed_slice(),
         }
     }
@@ -74,7 +77,7 @@ impl Host {
         registry: &Registry,
     ) -> Result<usize, Error> {
         let index = self.datagrams.len();
-        let socket = Datagrams::bind(local, Token(DATAGRAMS + index), registry)
+        let socket = Datagrams::bind(local, self.sharing, Token(DATAGRAMS + index), registry)
             .map_err(|error| self.bind_error(Protocol::Udp, local, &error))?;
         self.note(Protocol::Udp, socket.local(), owner);
         self.datagrams.push(socket);
@@ -108,7 +111,7 @@ impl Host {
         registry: &Registry,
     ) -> Result<usize, Error> {
         let index = self.streams.len();
-        let streams = Streams::listen(local, self.capacity, tokens(index), registry)
+        let streams = Streams::listen(local, self.sharing, self.capacity, tokens(index), registry)
             .map_err(|error| self.bind_error(Protocol::Tcp, local, &error))?;
         self.note(Protocol::Tcp, streams.local(), owner);
         self.streams.push(streams);
@@ -248,6 +251,19 @@ impl Host {
             _ => Error::io(address, error),
         }
     }
+}
+
+/// Binds `socket`, and lets it be shared as far as `sharing` says. The first one is bound without SO_REUSEPORT, and so
+/// not at all where anybody has the address; it is set when nobody can have it any more.
+fn bind(socket: &Socket, local: SocketAddr, sharing: Sharing) -> io::Result<()> {
+    if matches!(sharing, Sharing::Beside { .. }) {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&local.into())?;
+    if matches!(sharing, Sharing::First { of } if of.get() > 1) {
+        socket.set_reuse_port(true)?;
+    }
+    Ok(())
 }
 
 /// Why nothing can be sent to `remote`.

@@ -14,7 +14,8 @@ use smoltalk::{
 };
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::super::{NetworkEvent, Ready, StreamsPumped};
+use super::super::{NetworkEvent, Ready, Sharing, StreamsPumped};
+use super::bind;
 use crate::error::reason;
 
 /// A listener and its connections, or one outgoing connection.
@@ -90,6 +91,7 @@ impl Streams {
     /// Listens at `local` for up to `capacity` connections at a time.
     pub fn listen(
         local: SocketAddr,
+        sharing: Sharing,
         capacity: usize,
         tokens: Tokens,
         registry: &Registry,
@@ -101,7 +103,7 @@ impl Streams {
         }
         // Without it connections that have just ended would keep the port from being bound again.
         socket.set_reuse_address(true)?;
-        socket.bind(&local.into())?;
+        bind(&socket, local, sharing)?;
         // No TCP_DEFER_ACCEPT: it saves nothing where what the peer says comes right after its connection, and one who
         // says nothing would hear nothing, not even a reset, when the listener is closed.
         socket.listen(BACKLOG)?;

@@ -15,6 +15,8 @@ use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 use smoltalk::{Arrival, DatagramTransport, Pumped, Sent, Unreachable};
 use socket2::{Domain, Socket, Type};
 
+use super::super::Sharing;
+use super::bind;
 use super::outbox::Outbox;
 use super::sendmmsg::{Message, SendBuffers};
 
@@ -56,14 +58,19 @@ enum News {
 
 impl Datagrams {
     /// A socket at `local` for datagrams from anyone.
-    pub fn bind(local: SocketAddr, token: Token, registry: &Registry) -> io::Result<Self> {
+    pub fn bind(
+        local: SocketAddr,
+        sharing: Sharing,
+        token: Token,
+        registry: &Registry,
+    ) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(local), Type::DGRAM, None)?;
         if local.is_ipv6() {
             // An unspecified address means every address, the IPv4 ones too, whatever the system's default is.
             socket.set_only_v6(!local.ip().is_unspecified())?;
         }
         // No SO_REUSEADDR: on Linux it would let another socket take all our datagrams, and us another's.
-        socket.bind(&local.into())?;
+        bind(&socket, local, sharing)?;
         Self::new(socket, None, token, registry)
     }
 
@@ -645,7 +652,7 @@ mod tests {
     /// A socket with a peer to send to, and that peer.
     fn pair(poll: &mio::Poll) -> (Datagrams, std::net::UdpSocket, SocketAddr) {
         let any = "127.0.0.1:0".parse().unwrap();
-        let endpoint = Datagrams::bind(any, Token(0), poll.registry()).unwrap();
+        let endpoint = Datagrams::bind(any, Sharing::Alone, Token(0), poll.registry()).unwrap();
         let peer = std::net::UdpSocket::bind(any).unwrap();
         peer.set_nonblocking(true).unwrap();
         let to = peer.local_addr().unwrap();
@@ -765,8 +772,13 @@ mod tests {
             ("[::]:0", "127.0.0.1:0"),
             ("[::]:0", "[::1]:0"),
         ] {
-            let mut endpoint =
-                Datagrams::bind(local.parse().unwrap(), Token(0), poll.registry()).unwrap();
+            let mut endpoint = Datagrams::bind(
+                local.parse().unwrap(),
+                Sharing::Alone,
+                Token(0),
+                poll.registry(),
+            )
+            .unwrap();
             endpoint.watch_unreachable().unwrap();
             let peer = std::net::UdpSocket::bind(ip).unwrap();
             // It has a port and takes nothing from us there, having a peer of its own.
