@@ -374,6 +374,9 @@ fn a_second_signal_ends_workers_too_and_busy_polling_ends_as_well() {
         arguments.extend(more);
         let server = serve(&arguments);
         let address = server.address("greeting", "tcp", true);
+        for _ in 0..3 {
+            ask("time", server.address("time", "udp", true), &[]).expect(0, "");
+        }
         // Some for each worker.
         let mut answered: Vec<_> = (0..20)
             .map(|_| TcpStream::connect(address).unwrap())

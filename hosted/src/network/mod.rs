@@ -503,6 +503,12 @@ impl Network {
         // The system counts in milliseconds and mio rounds up to them: never early, so never in circles.
         let timeout = deadline.map(|at| at.saturating_since(clock.monotonic()));
         loop {
+            if self.busy_poll
+                && let Stack::Host(host) = &mut self.stack
+                && host.expect_datagrams()
+            {
+                return Ok(());
+            }
             let timeout = if self.busy_poll {
                 Some(Duration::ZERO)
             } else {
@@ -517,7 +523,6 @@ impl Network {
             if !self.busy_poll || !self.events.is_empty() || over() {
                 break;
             }
-            std::hint::spin_loop();
         }
         for event in &self.events {
             match (event.token(), &mut self.stack) {

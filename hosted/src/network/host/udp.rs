@@ -44,6 +44,8 @@ pub struct Datagrams {
     news: News,
     readable: bool,
     writable: bool,
+    /// How often more is still expected although nothing came.
+    hope: u32,
 }
 
 /// Whether the system is asked what became of datagrams sent from a socket without a peer.
@@ -120,6 +122,7 @@ impl Datagrams {
             news: News::Unwatched,
             readable: true,
             writable: true,
+            hope: 0,
         })
     }
 
@@ -145,6 +148,13 @@ impl Datagrams {
         if readable && self.news == News::None {
             self.news = News::Perhaps;
         }
+    }
+
+    /// Looks for datagrams although the event queue has said nothing, if some came lately.
+    pub fn expect(&mut self) -> bool {
+        self.readable |= self.hope > 0;
+        self.hope = self.hope.saturating_sub(1);
+        self.readable
     }
 
     /// The next datagram that is known not to have arrived.
@@ -345,6 +355,7 @@ impl DatagramTransport for Transport<'_> {
             match received {
                 // A socket without a peer has no errors to tell of, so fewer than asked for means: that was all.
                 Ok(full) => {
+                    endpoint.hope = HOPE;
                     endpoint.readable =
                         full || endpoint.remote.is_some() || endpoint.news != News::Unwatched;
                 }
@@ -420,6 +431,9 @@ impl DatagramTransport for Transport<'_> {
         }
     }
 }
+
+/// How often a server that spins looks again where something came, before it leaves that to the event queue.
+const HOPE: u32 = 1_000;
 
 /// The address that a socket is bound to.
 fn addr(socket: &Socket) -> io::Result<SocketAddr> {
