@@ -4,7 +4,7 @@
 use std::mem::size_of;
 
 use smoltalk::smoltcp::{Listener, SocketStorage, Stack, TcpBuffers, UdpBuffers, UdpSocket};
-use smoltalk::{Exchange, Ports, Zone, chat, greeting, time};
+use smoltalk::{Exchange, Ports, Zone, chargen, chat, discard, greeting, time};
 
 /// Compilers lay things out differently, so a little less is right too.
 #[track_caller]
@@ -20,6 +20,8 @@ fn services_take_what_is_said() {
     takes(32, size_of::<greeting::DatagramServer>());
     takes(16 * 4 + 88, size_of::<greeting::StreamServer<4>>());
     takes(16 * 1_000 + 88, size_of::<greeting::StreamServer<1_000>>());
+    takes(16 * 100 + 72, size_of::<discard::Server<100>>());
+    takes(16 * 100 + 72, size_of::<chargen::Server<100>>());
     takes(64, size_of::<greeting::StreamClient<0, 0>>());
     takes(
         100 + 200 + 64 + 8,
