@@ -296,6 +296,24 @@ pub struct ServeArgs {
     )]
     pub sntp: Option<Place>,
 
+    /// A place to send any bytes to (RFC 863) over TCP: ADDR:PORT, ADDR, PORT or `off` [default: off; the port is 9 if only ADDR is given]
+    #[arg(
+        long,
+        value_name = "ADDR|PORT|off",
+        env = "SMOLTALK_DISCARD",
+        hide_env_values = true
+    )]
+    pub discard: Option<Place>,
+
+    /// Characters without end (RFC 864) over TCP: ADDR:PORT, ADDR, PORT or `off` [default: off; the port is 19 if only ADDR is given]
+    #[arg(
+        long,
+        value_name = "ADDR|PORT|off",
+        env = "SMOLTALK_CHARGEN",
+        hide_env_values = true
+    )]
+    pub chargen: Option<Place>,
+
     /// Tell this time instead of the system's: RFC 3339 (2024-02-29T12:00:00Z) or seconds since 1970
     ///
     /// The clock stands still there. The time zone is the system's (or TZ's) as always.

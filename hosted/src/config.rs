@@ -48,6 +48,10 @@ pub struct Config {
     #[serde(deserialize_with = "one")]
     sntp: Option<Place>,
     #[serde(deserialize_with = "one")]
+    discard: Option<Place>,
+    #[serde(deserialize_with = "one")]
+    chargen: Option<Place>,
+    #[serde(deserialize_with = "one")]
     at: Option<At>,
     #[serde(deserialize_with = "one")]
     auto_reply: Option<AutoReply>,
@@ -123,6 +127,8 @@ impl Config {
         services.time = services.time.or(self.time);
         services.chat = services.chat.or(self.chat);
         services.sntp = services.sntp.or(self.sntp);
+        services.discard = services.discard.or(self.discard);
+        services.chargen = services.chargen.or(self.chargen);
         services.at = services.at.or(self.at);
         services.auto_reply = services
             .auto_reply
@@ -258,6 +264,8 @@ mod tests {
             time = "127.0.0.2:9001"
             chat = "127.0.0.3"
             sntp = 123
+            discard = 9009
+            chargen = "off"
             at = 2024-02-29T12:00:00Z
             auto-reply = "away"
             idle-timeout = 3
@@ -289,6 +297,8 @@ mod tests {
         assert_eq!(services.time, "127.0.0.2:9001".parse().ok());
         assert_eq!(services.chat, "127.0.0.3".parse().ok());
         assert_eq!(services.sntp, Some(Place::Port(123)));
+        assert_eq!(services.discard, Some(Place::Port(9009)));
+        assert_eq!(services.chargen, Some(Place::Off));
         assert_eq!(services.at, Some(At(1_709_208_000)));
         assert_eq!(services.auto_reply, "away".parse().ok());
         assert_eq!(services.idle_timeout, "3".parse().ok());

@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Stdio;
 use std::thread;
@@ -306,6 +306,44 @@ fn at_the_end_the_counters_are_told() {
             ended.stdout
         );
     }
+}
+
+/// Sends 100,000 bytes to discard, until their end is answered by its own, and reads as many of chargen.
+fn measure(discard: SocketAddr, chargen: SocketAddr) {
+    let mut sink = TcpStream::connect(discard).unwrap();
+    sink.write_all(&[7; 100_000]).unwrap();
+    sink.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(sink.read(&mut [0; 8]).unwrap(), 0);
+    let mut source = TcpStream::connect(chargen).unwrap();
+    let (mut sent, mut expected) = (vec![0; 100_000], vec![0; 100_000]);
+    source.read_exact(&mut sent).unwrap();
+    smoltalk::chargen::fill(0, &mut expected);
+    assert!(sent == expected);
+}
+
+#[test]
+fn bulk_data_goes_both_ways_where_it_is_asked_for() {
+    let server = serve(&["--discard", "0", "--chargen", "0"]);
+    let discard = server.address("discard", "tcp", true);
+    measure(discard, server.address("chargen", "tcp", true));
+    server.signal(Signal::SIGTERM);
+    let ended = server.wait();
+    let told = format!("counters discard tcp {discard} opened=1 bytes=100000");
+    assert!(
+        ended.expect(0, "").stdout.contains(&told),
+        "{}",
+        ended.stdout
+    );
+
+    let arguments = ["--discard", "9", "--chargen", "192.168.69.1"];
+    in_lab(
+        "bulk_data_goes_both_ways_where_it_is_asked_for",
+        &arguments,
+        || {
+            let at = |port| SocketAddr::from(([192, 168, 69, 1], port));
+            measure(at(smoltalk::discard::PORT), at(smoltalk::chargen::PORT));
+        },
+    );
 }
 
 #[test]

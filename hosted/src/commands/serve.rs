@@ -8,7 +8,8 @@ use std::thread;
 use smoltalk::chat::{self, Chat, ContactBook, Event};
 use smoltalk::greeting::{self, DatagramServer, StreamServer};
 use smoltalk::{
-    DatagramService, Duration, Instant, Now, Protocol, Pumped, StreamService, earliest, sntp, time,
+    DatagramService, Duration, Instant, Now, Protocol, Pumped, StreamService, chargen, discard,
+    earliest, sntp, time,
 };
 use smoltalk_hosted::clock::Clock;
 use smoltalk_hosted::error::{Error, Exit};
@@ -34,6 +35,8 @@ pub struct Options {
     pub time: Vec<SocketAddr>,
     pub chat: Vec<SocketAddr>,
     pub sntp: Vec<SocketAddr>,
+    pub discard: Vec<SocketAddr>,
+    pub chargen: Vec<SocketAddr>,
     pub idle_timeout: Duration,
     pub chat_config: chat::Config,
     /// Whose names are shown beside their messages.
@@ -58,6 +61,9 @@ impl Options {
             chat: on(args.chat, chat::PORT),
             // Its port is privileged, and whoever listens to it sets a clock.
             sntp: off(args.sntp, sntp::PORT),
+            // They are for measuring, and a burden for a network.
+            discard: off(args.discard, discard::PORT),
+            chargen: off(args.chargen, chargen::PORT),
             idle_timeout: args
                 .idle_timeout
                 .map_or(greeting::Config::default().idle_timeout, |seconds| {
@@ -78,6 +84,8 @@ impl Options {
             &self.time,
             &self.chat,
             &self.sntp,
+            &self.discard,
+            &self.chargen,
         ]
         .iter()
         .all(|addresses| addresses.is_empty())
@@ -98,6 +106,8 @@ impl Options {
             greeting_udp: at("greeting", Protocol::Udp),
             time: at("time", Protocol::Udp),
             sntp: at("sntp", Protocol::Udp),
+            discard: at("discard", Protocol::Tcp),
+            chargen: at("chargen", Protocol::Tcp),
             idle_timeout: self.idle_timeout,
             ..Self::default()
         }
@@ -288,11 +298,12 @@ impl<'o> Station<'o> {
             output,
             endpoints: Vec::new(),
         };
+        let limits = |max_connections| greeting::Config {
+            idle_timeout: options.idle_timeout,
+            max_connections,
+        };
         binder.streams("greeting", "greeting-tcp", &options.greeting_tcp, |most| {
-            StreamServer::<CONNECTIONS>::new(greeting::Config {
-                idle_timeout: options.idle_timeout,
-                max_connections: most,
-            })
+            StreamServer::<CONNECTIONS>::new(limits(most))
         })?;
         let greeting = DatagramServer::new;
         binder.datagrams("greeting", "greeting-udp", &options.greeting_udp, greeting)?;
@@ -301,6 +312,12 @@ impl<'o> Station<'o> {
             Chat::new(options.contacts.clone(), options.chat_config.clone())
         })?;
         binder.datagrams("sntp", "sntp", &options.sntp, sntp::Server::new)?;
+        binder.streams("discard", "discard", &options.discard, |most| {
+            discard::Server::<CONNECTIONS>::new(limits(most))
+        })?;
+        binder.streams("chargen", "chargen", &options.chargen, |most| {
+            chargen::Server::<CONNECTIONS>::new(limits(most))
+        })?;
         Ok(Self {
             output,
             endpoints: binder.endpoints,
@@ -497,6 +514,46 @@ impl<const N: usize> StreamServed for StreamServer<N> {
             ("timed_out", counters.timed_out),
             ("evicted", counters.evicted),
             ("abandoned", counters.abandoned),
+        ]
+    }
+}
+
+impl<const N: usize> StreamServed for discard::Server<N> {
+    fn connections(&self) -> usize {
+        self.connections()
+    }
+
+    fn shut_down(&mut self) {
+        self.shut_down();
+    }
+
+    fn counters(&self) -> Counters {
+        let counters = self.counters();
+        vec![
+            ("opened", counters.opened),
+            ("bytes", counters.bytes),
+            ("timed_out", counters.timed_out),
+            ("evicted", counters.evicted),
+        ]
+    }
+}
+
+impl<const N: usize> StreamServed for chargen::Server<N> {
+    fn connections(&self) -> usize {
+        self.connections()
+    }
+
+    fn shut_down(&mut self) {
+        self.shut_down();
+    }
+
+    fn counters(&self) -> Counters {
+        let counters = self.counters();
+        vec![
+            ("opened", counters.opened),
+            ("bytes", counters.bytes),
+            ("timed_out", counters.timed_out),
+            ("evicted", counters.evicted),
         ]
     }
 }
