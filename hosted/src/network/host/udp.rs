@@ -506,8 +506,9 @@ fn read_error(socket: &mio::net::UdpSocket) -> io::Result<(Option<SocketAddr>, i
 struct Batch {
     buffers: Box<[u8]>,
     metas: [RecvMeta; Self::BUFFERS],
-    /// Buffers that were filled.
+    /// Buffers that were filled, and that are offered next.
     count: usize,
+    offered: usize,
     /// The buffer and the place in it where the next datagram begins.
     index: usize,
     offset: usize,
@@ -532,6 +533,7 @@ impl Batch {
             buffers: vec![0; Self::BUFFERS * Self::SIZE].into_boxed_slice(),
             metas: [RecvMeta::default(); Self::BUFFERS],
             count: 0,
+            offered: Self::BUFFERS,
             index: 0,
             offset: 0,
         }
@@ -547,8 +549,14 @@ impl Batch {
         let mut buffers = self.buffers.chunks_exact_mut(Self::SIZE);
         let mut slices: [IoSliceMut<'_>; Self::BUFFERS] =
             std::array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap_or_default()));
-        self.count = state.recv(socket, &mut slices, &mut self.metas)?;
-        Ok(self.count == Self::BUFFERS)
+        let offered = std::mem::replace(&mut self.offered, Self::BUFFERS);
+        let received = state.recv(socket, &mut slices[..offered], &mut self.metas);
+        self.count = *received.as_ref().unwrap_or(&0);
+        if self.count <= 1 && self.count < offered {
+            // Where one comes at a time, looking for the next would keep it waiting for its answer.
+            self.offered = 1;
+        }
+        received.map(|count| count == offered)
     }
 
     fn next(&mut self) -> Option<Datagram> {
