@@ -54,8 +54,8 @@ enum Streams {
 /// while one gives way, and for those that are being made or that have just ended.
 const POOL: usize = 256;
 const RESERVE: usize = 32;
-/// All sockets: two listeners, and some for everything else.
-const SOCKETS: usize = 2 * POOL + 64;
+/// All sockets: the listeners of the greeting, discard and chargen, one more, and some for everything else.
+const SOCKETS: usize = 4 * POOL + 64;
 
 /// Buffers, in bytes. A greeting is short; and the peers of a client may send it more.
 const LISTENER_RECEIVE: usize = 2_048;
