@@ -201,6 +201,7 @@ impl TapStack {
         let turn = stack.turn(now, FRAME_BUDGET, |sockets, now| {
             serve(endpoints, sockets, now)
         });
+        stack.device_mut().flush();
         // The device may have been lost meanwhile.
         let look = earliest(look, self.look(now, registry)?);
         Ok((earliest(turn.deadline, look), turn.more))
