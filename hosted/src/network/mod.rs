@@ -31,7 +31,7 @@ use std::sync::Arc;
 use mio::{Events, Interest, Poll, Registry, Token};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use smoltalk::smoltcp::Sockets;
-use smoltalk::{DatagramService, Instant, Now, Pumped, StreamService, earliest};
+use smoltalk::{DatagramService, Duration, Instant, Now, Pumped, StreamService, earliest};
 
 use crate::clock::Clock;
 use crate::error::Error;
@@ -50,6 +50,8 @@ pub struct Network {
     waker: Arc<mio::Waker>,
     told: VecDeque<NetworkEvent>,
     signalled: Rc<Cell<bool>>,
+    /// While spinning: when to look for more than frames.
+    look_at: Instant,
 }
 
 #[derive(Debug)]
@@ -61,6 +63,9 @@ enum Stack {
 const WAKER: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);
 const TAP: Token = Token(usize::MAX - 2);
+
+/// How long [`Network::spin`] looks for frames only.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// Events taken from the system in one go; the others keep until the next.
 const EVENTS: usize = 1_024;
@@ -277,6 +282,7 @@ impl Network {
             waker: Arc::new(waker),
             told: VecDeque::new(),
             signalled: Rc::new(Cell::new(false)),
+            look_at: Instant::ZERO,
         })
     }
 
@@ -473,6 +479,27 @@ impl Network {
             }
         }
         Ok(())
+    }
+
+    /// As [`wait`](Self::wait), but asks over and over instead of sleeping: what comes is served some microseconds
+    /// earlier, and a processor has nothing else to do. Signals and [`Waker`]s may take a millisecond.
+    ///
+    /// # Errors
+    /// The event queue is broken.
+    pub fn spin(&mut self, clock: &Clock, deadline: Option<Instant>) -> Result<(), Error> {
+        loop {
+            let now = clock.monotonic();
+            let Stack::Tap(tap) = &mut self.stack else {
+                return self.wait(clock, Some(now));
+            };
+            if now >= self.look_at {
+                self.look_at = now + LOOK_EVERY;
+                return self.wait(clock, Some(now));
+            }
+            if tap.device().has_frame() || deadline.is_some_and(|at| at <= now) {
+                return Ok(());
+            }
+        }
     }
 
     /// What ends a wait from another thread.
