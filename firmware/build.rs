@@ -38,7 +38,14 @@ fn configuration() -> String {
     let supported = |ip: &IpAddr| if ip.is_ipv4() { v4 } else { v6 };
     let mut out = String::new();
 
-    let addresses = list("SMOLTALK_IP", "192.168.69.1/24,fdaa::1/64", |cidr| {
+    // Who asks the network for an address needs none of the build.
+    let default_addresses = match (feature("DHCP"), feature("SLAAC")) {
+        (false, false) => "192.168.69.1/24,fdaa::1/64",
+        (true, false) => "fdaa::1/64",
+        (false, true) => "192.168.69.1/24",
+        (true, true) => "",
+    };
+    let addresses = list("SMOLTALK_IP", default_addresses, |cidr| {
         let (ip, prefix) = cidr.split_once('/')?;
         Some((ip.parse::<IpAddr>().ok()?, prefix.parse::<u8>().ok()?))
     });

@@ -68,7 +68,7 @@ impl Sub<Duration> for Instant {
 /// `duration` in microseconds, or the most that 64 bits hold. [`Duration::as_micros`] takes 128 bits for it,
 /// which are dear where registers have 32.
 #[inline(never)]
-fn micros(duration: Duration) -> u64 {
+pub(crate) fn micros(duration: Duration) -> u64 {
     let micros = duration.as_secs().saturating_mul(1_000_000);
     micros.saturating_add(duration.subsec_micros().into())
 }

@@ -4,8 +4,10 @@ use core::mem::MaybeUninit;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use cortex_m::peripheral::NVIC;
+#[cfg(any(feature = "dhcp", feature = "slaac"))]
+use smoltalk::smoltcp::AddressEvent;
 use smoltalk::smoltcp::{
-    Listener, SocketStorage, Sockets, Stack, StackConfig, TcpBuffers, UdpSocket,
+    Listener, SocketMemory, Sockets, Stack, StackConfig, TcpBuffers, UdpSocket,
 };
 use smoltalk::text::Shown;
 use smoltalk::{DatagramService, Instant, Now, chat, earliest, greeting, pump, sntp, time};
@@ -37,6 +39,8 @@ struct Bytes {
     messages: ([u8; chat::MAX_TEXT + 1], [u8; 2 * chat::MAX_AUTO_REPLY]),
     clock: ([u8; 2 * sntp::MESSAGE_LEN], [u8; 2 * sntp::MESSAGE_LEN]),
     connections: [Connection; CONNECTIONS],
+    #[cfg(feature = "dhcp")]
+    dhcp: [u8; DHCP_MESSAGE],
 }
 
 /// What a connection holds: a greeting may be long, but goes by in pieces, and `hi` is short.
@@ -48,8 +52,13 @@ type Packets = [[udp::PacketMetadata; 2]; 2];
 /// The longest datagram of any service.
 const SCRATCH: usize = chat::MAX_TEXT;
 
-/// Sockets: the connections' and one for each datagram service.
-type Storage = [SocketStorage<'static>; CONNECTIONS + 4];
+/// Sockets: the connections', one for each datagram service, and one for DHCP.
+const SOCKETS: usize = CONNECTIONS + 4 + cfg!(feature = "dhcp") as usize;
+type Storage = SocketMemory<'static, SOCKETS>;
+
+/// What a DHCP server's message has room for, in bytes: as many as every client must take (RFC 2131, section 2).
+#[cfg(feature = "dhcp")]
+const DHCP_MESSAGE: usize = 548;
 
 /// A chat that nobody attends, without contacts, and with room for one message.
 type Chat = chat::Chat<0, 1>;
@@ -90,6 +99,8 @@ impl<M: Mac> Memory<M> {
                 messages: ([0; _], [0; _]),
                 clock: ([0; _], [0; _]),
                 connections: [const { TcpBuffers::new() }; CONNECTIONS],
+                #[cfg(feature = "dhcp")]
+                dhcp: [0; _],
             },
             scratch: [0; SCRATCH],
             waiting: Waiting::new(),
@@ -125,12 +136,14 @@ pub fn run<M: Mac, U: Uart>(board: Board<M, U>, memory: &'static mut Memory<M>) 
         Plain(board.name)
     ));
     let now = clock.now();
-    let storage = place(&mut memory.storage, || {
-        [SocketStorage::EMPTY; CONNECTIONS + 4]
-    });
+    let storage = place(&mut memory.storage, SocketMemory::new);
     let stack = start_stack(board.mac, now, storage, &mut memory.stack);
     let now = Now::monotonic(now);
     let bytes = &mut memory.bytes;
+    #[cfg(feature = "dhcp")]
+    start_dhcp(stack, &mut bytes.dhcp);
+    #[cfg(feature = "slaac")]
+    stack.start_slaac(now);
     let connections = bytes.connections.each_mut();
     let connected = place(&mut memory.connected, || start_listener(stack, connections));
     let [for_greetings, for_times, for_messages, for_clock] = place(&mut memory.packets, || {
@@ -174,6 +187,8 @@ pub fn run<M: Mac, U: Uart>(board: Board<M, U>, memory: &'static mut Memory<M>) 
         }),
         scratch: &mut memory.scratch,
         clockless: (0, now.monotonic),
+        #[cfg(any(feature = "dhcp", feature = "slaac"))]
+        has_asked: false,
     };
     let mut station = Station {
         clock,
@@ -217,6 +232,15 @@ fn start_stack<M: Mac>(
     place.write(stack.unwrap_or_else(|error| panic!("{error}")))
 }
 
+#[cfg(feature = "dhcp")]
+#[inline(never)]
+fn start_dhcp<M: Mac>(stack: &mut BoardStack<M>, message: &'static mut [u8]) {
+    let mut socket = smoltcp::socket::dhcpv4::Socket::new();
+    socket.set_receive_packet_buffer(message);
+    let started = stack.start_dhcp(socket);
+    started.unwrap_or_else(|error| panic!("{error}"));
+}
+
 fn start_listener<M: Mac>(
     stack: &mut BoardStack<M>,
     connections: [&'static mut Connection; CONNECTIONS],
@@ -242,11 +266,18 @@ fn start_chat() -> Chat {
 
 fn start_clock(now: Now) -> sntp::Client<SNTP_SERVERS> {
     let mut clock = sntp::Client::new(sntp::Config::default(), now.monotonic.micros());
+    // Without an address it is too early to ask.
+    if !config::ADDRESSES.is_empty() {
+        ask_for_time(&mut clock, now);
+    }
+    clock
+}
+
+fn ask_for_time(clock: &mut sntp::Client<SNTP_SERVERS>, now: Now) {
     for &server in config::SNTP_SERVERS {
         // More than there is room for would only be asked if all those did not answer.
         let _ = clock.add_server(now, server);
     }
-    clock
 }
 
 /// Something that differs from one start to the next, as far as a part without a random number generator can
@@ -280,6 +311,17 @@ impl<M: Mac, U: Uart> Station<M, U> {
         let turn = stack.turn(now, BUDGET, |sockets, now| {
             services.serve(sockets, now, console)
         });
+        #[cfg(any(feature = "dhcp", feature = "slaac"))]
+        while let Some(event) = stack.poll_addresses(now) {
+            let first = config::ADDRESSES.is_empty() && !services.has_asked;
+            if let (true, AddressEvent::Leased(_) | AddressEvent::Autoconfigured { .. }) =
+                (first, event)
+            {
+                services.has_asked = true;
+                ask_for_time(&mut services.clock.service, now);
+            }
+            tell_of_address(event, console);
+        }
         let deadline = earliest(turn.deadline, services.tell(now, console));
         while let Some(byte) = self.console.read() {
             self.obey(byte);
@@ -296,6 +338,12 @@ impl<M: Mac, U: Uart> Station<M, U> {
         for &(ip, prefix) in self.stack.addresses() {
             let (at, prefix) = (At(SocketAddr::new(ip, 0)), i32::from(prefix));
             console.line(format_args!("address {at}/{prefix}"));
+        }
+        if cfg!(feature = "dhcp") {
+            console.line(format_args!("address: asking DHCP servers"));
+        }
+        if cfg!(feature = "slaac") {
+            console.line(format_args!("address: asking routers"));
         }
         self.services.introduce(console);
         console.line(format_args!("ready"));
@@ -407,6 +455,9 @@ struct Services {
     scratch: &'static mut [u8],
     /// Requests for the time that were not answered since it was not known, as last told of, and when.
     clockless: (u64, Instant),
+    /// The time servers are asked, now that there is an address to ask from.
+    #[cfg(any(feature = "dhcp", feature = "slaac"))]
+    has_asked: bool,
 }
 
 impl Services {
@@ -549,6 +600,46 @@ fn show_messages<U: Uart>(chat: &mut Chat, console: &mut Console<U>) {
             chat::Event::Undelivered { addr, why, .. } => {
                 console.line(format_args!("chat {}: {why}", At(addr)));
             }
+        }
+    }
+}
+
+#[cfg(any(feature = "dhcp", feature = "slaac"))]
+fn tell_of_address<U: Uart>(event: AddressEvent, console: &mut Console<U>) {
+    let at = |ip: IpAddr| At(SocketAddr::new(ip, 0));
+    match event {
+        AddressEvent::Leased(lease) => {
+            let (ip, prefix) = (at(lease.ip.into()), i32::from(lease.prefix));
+            let server = at(lease.server.into());
+            let seconds = count(lease.seconds.unwrap_or(0));
+            console.line(format_args!(
+                "address {ip}/{prefix} lent by {server} for {seconds} s"
+            ));
+            if let Some(gateway) = lease.gateway {
+                console.line(format_args!("gateway {}", at(gateway.into())));
+            }
+        }
+        AddressEvent::LeaseLost { ip } => {
+            console.line(format_args!("address {} not ours any more", at(ip.into())));
+        }
+        AddressEvent::Autoconfigured { ip, prefix } => {
+            let (ip, prefix) = (at(ip.into()), i32::from(prefix));
+            console.line(format_args!("address {ip}/{prefix} by a router"));
+        }
+        AddressEvent::Expired { ip } => {
+            console.line(format_args!("address {} not ours any more", at(ip.into())));
+        }
+        AddressEvent::Duplicate { ip } => {
+            console.line(format_args!("address {} is another host's", at(ip.into())));
+        }
+        AddressEvent::Gateway { ip } => {
+            console.line(format_args!("gateway {}", at(ip.into())));
+        }
+        AddressEvent::NoGateway { ip } => {
+            console.line(format_args!("gateway {} has left", at(ip.into())));
+        }
+        AddressEvent::Unusable { ip, .. } => {
+            console.line(format_args!("address {} cannot be used", at(ip)));
         }
     }
 }

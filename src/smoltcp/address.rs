@@ -65,6 +65,13 @@ pub(super) fn link_local(mac: [u8; 6]) -> Ipv6Addr {
     ])
 }
 
+/// The group in which neighbour discovery asks for `ip`: the one made of its last 24 bits (RFC 4291, section
+/// 2.7.1).
+pub(super) fn solicited_node(ip: Ipv6Addr) -> Ipv6Addr {
+    const GROUP: u128 = 0xff02_0000_0000_0000_0000_0001_ff00_0000;
+    Ipv6Addr::from_bits(GROUP | ip.to_bits() & 0xff_ffff)
+}
+
 /// Whether a host can have `ip` for its own, or be asked for under it.
 pub(super) fn is_unicast(ip: IpAddr) -> bool {
     match ip {
@@ -73,12 +80,28 @@ pub(super) fn is_unicast(ip: IpAddr) -> bool {
     }
 }
 
+/// Whether a host on the network of the first `prefix` bits of `ip` can have `ip`: to be asked of an address that
+/// somebody else has chosen for us (RFC 1122, section 3.2.1.3).
+#[cfg(any(feature = "dhcp", feature = "slaac"))]
+pub(super) fn is_host(ip: IpAddr, prefix: u8) -> bool {
+    let IpAddr::V4(ip) = ip else {
+        return is_unicast(ip);
+    };
+    let hosts = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+    let host = ip.to_bits() & hosts;
+    // 0.0.0.0/8 is nobody, 127.0.0.0/8 everybody himself, and from 224.0.0.0 on there are no hosts. Networks of
+    // two hosts have no broadcast address (RFC 3021).
+    !matches!(ip.octets()[0], 0 | 127 | 224..)
+        && matches!(prefix, 1..=32)
+        && (prefix > 30 || host != 0 && host != hosts)
+}
+
 /// The addresses of an interface and of the networks it is in. 180 bytes and some.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Network {
     pub(super) addresses: Vec<(IpAddr, u8), IFACE_MAX_ADDR_COUNT>,
-    pub(super) gateway_v4: bool,
-    pub(super) gateway_v6: bool,
+    pub(super) gateway_v4: Option<IpAddr>,
+    pub(super) gateway_v6: Option<IpAddr>,
     /// The longest IP packet, in bytes.
     pub(super) mtu: usize,
 }
@@ -86,6 +109,11 @@ pub(super) struct Network {
 impl Network {
     pub(super) fn owns(&self, ip: IpAddr) -> bool {
         self.addresses.iter().any(|&(own, _)| own == ip)
+    }
+
+    #[cfg(any(feature = "dhcp", feature = "slaac"))]
+    pub(super) fn is_gateway(&self, ip: IpAddr) -> bool {
+        [self.gateway_v4, self.gateway_v6].contains(&Some(ip))
     }
 
     /// Whether `ip` is in a network that the interface is in, and so reached without a gateway.
@@ -109,24 +137,21 @@ impl Network {
             })
     }
 
-    /// Whether `ip` is the group in which neighbour discovery asks for one of our addresses: the one made of its
-    /// last 24 bits (RFC 4291, section 2.7.1).
+    /// Whether `ip` is the group in which neighbour discovery asks for one of our addresses.
     pub(super) fn is_solicited_node(&self, ip: Ipv6Addr) -> bool {
-        let group = [0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x01, 0xff];
-        ip.octets().starts_with(&group)
-            && self.addresses.iter().any(|&(own, _)| match own {
-                IpAddr::V6(own) => own.octets().ends_with(&ip.octets()[13..]),
-                IpAddr::V4(_) => false,
-            })
+        self.addresses.iter().any(|&(own, _)| match own {
+            IpAddr::V6(own) => solicited_node(own) == ip,
+            IpAddr::V4(_) => false,
+        })
     }
 
     /// Whether there is a way to `to`.
     pub(super) fn route(&self, to: SocketAddr) -> Result<(), Unreachable> {
         let ip = to.ip();
         let gateway = match ip {
-            IpAddr::V4(_) => self.gateway_v4,
+            IpAddr::V4(_) => self.gateway_v4.is_some(),
             // Link-local addresses are never behind a router (RFC 4291, section 2.5.6).
-            IpAddr::V6(ip) => self.gateway_v6 && !ip.is_unicast_link_local(),
+            IpAddr::V6(ip) => self.gateway_v6.is_some() && !ip.is_unicast_link_local(),
         };
         let reachable = to.port() != 0
             && !ip.is_unspecified()
@@ -195,8 +220,8 @@ mod tests {
                 .iter()
                 .map(|&(ip, prefix)| (ip.parse().unwrap(), prefix))
                 .collect(),
-            gateway_v4: true,
-            gateway_v6: false,
+            gateway_v4: Some("192.0.2.254".parse().unwrap()),
+            gateway_v6: None,
             mtu: 1500,
         }
     }

@@ -12,7 +12,7 @@
 //! The stack takes in one frame and then lets the services answer it, because a burst would overrun the small
 //! buffers of its sockets otherwise, and smoltcp drops without a word what they cannot hold.
 //!
-//! Memory comes from the caller and is never given back to anybody else: [`SocketStorage`] for each socket,
+//! Memory comes from the caller and is never given back to anybody else: [`SocketMemory`] for the sockets,
 //! [`UdpBuffers`] and [`TcpBuffers`] for what the sockets hold. See `examples/loopback.rs` for the smallest
 //! complete server.
 //!
@@ -21,17 +21,25 @@
 //! (8 by default) is worth raising on a machine that many others on the same link talk to.
 
 mod address;
+mod autoconfiguration;
 mod dial;
 mod link;
 mod listener;
+#[cfg(feature = "ipv6")]
+mod ndisc;
 mod news;
+#[cfg(feature = "slaac")]
+mod slaac;
 mod stack;
+mod table;
 mod tcp;
 mod udp;
 
+pub use autoconfiguration::{AddressEvent, Lease};
 pub use dial::{ConnectError, Dial};
 pub use listener::{Listener, ListenerCounters, StreamsPumped};
 pub use stack::{BindError, ConfigError, Sockets, Stack, StackConfig, Turn};
+pub use table::{Memory, SocketEntry, SocketMemory};
 pub use tcp::{Gone, KEEP_ALIVE, TIMEOUT, TcpBuffers, TcpTransport};
 pub use udp::{UdpBuffers, UdpCounters, UdpSocket, UdpTransport};
 

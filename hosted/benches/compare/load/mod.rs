@@ -1,0 +1,4 @@
+//! The clients.
+
+pub mod greetings;
+pub mod requests;
