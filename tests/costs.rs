@@ -32,6 +32,7 @@ fn services_take_what_is_said() {
     takes(4 * 144 + 2 * 2_184 + 1_624, size_of::<chat::Chat<4, 2>>());
     takes(10 * 72 + 8, size_of::<chat::ContactBook<10>>());
     takes(624, size_of::<time::Server>());
+    takes(624 + 16 * 152, size_of::<time::CachingServer<16>>());
     takes(16 * 56 + 8, size_of::<Ports<16>>());
     takes(12, size_of::<Zone>());
 }

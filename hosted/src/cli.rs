@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::str::FromStr;
 
 use clap::builder::FalseyValueParser;
@@ -325,6 +326,27 @@ pub struct ServeArgs {
         hide_env_values = true
     )]
     pub idle_timeout: Option<Seconds>,
+
+    /// Serve with N threads, each with sockets of its own at the same addresses; the chat is on the first [default: 1]
+    ///
+    /// On host sockets only.
+    #[arg(
+        long,
+        value_name = "N",
+        env = "SMOLTALK_WORKERS",
+        hide_env_values = true
+    )]
+    pub workers: Option<Workers>,
+
+    /// Spin instead of sleeping: answers come sooner, and each worker takes all of a CPU even when nobody asks
+    #[arg(
+        long,
+        env = "SMOLTALK_BUSY_POLL",
+        hide_env_values = true,
+        action = ArgAction::SetTrue,
+        value_parser = FalseyValueParser::new()
+    )]
+    pub busy_poll: bool,
 }
 
 impl Cli {
@@ -382,6 +404,22 @@ impl FromStr for Seconds {
             .filter(|seconds| (0.0..=86_400.0).contains(seconds))
             .map(|seconds| Self(Duration::from_secs_f64(seconds)))
             .ok_or_else(|| format!("`{text}` is not a number of seconds from 0 to 86400"))
+    }
+}
+
+/// How many threads serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workers(pub NonZeroUsize);
+
+impl FromStr for Workers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse()
+            .ok()
+            .filter(|count: &NonZeroUsize| count.get() <= 256)
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is not a number of threads from 1 to 256"))
     }
 }
 

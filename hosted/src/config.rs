@@ -13,6 +13,7 @@ use smoltalk_hosted::error::{Error, Exit, reason};
 
 use crate::cli::{
     At, AutoReply, Cidr, Common, Contact, Mac, Place, Seconds, ServeArgs, TapArgs, Target, When,
+    Workers,
 };
 
 /// What the file says. Its keys are the long names of the options.
@@ -52,6 +53,9 @@ pub struct Config {
     auto_reply: Option<AutoReply>,
     #[serde(deserialize_with = "one")]
     idle_timeout: Option<Seconds>,
+    #[serde(deserialize_with = "one")]
+    workers: Option<Workers>,
+    busy_poll: bool,
 
     #[serde(deserialize_with = "one")]
     listen: Option<Place>,
@@ -125,6 +129,8 @@ impl Config {
             .take()
             .or_else(|| self.auto_reply.clone());
         services.idle_timeout = services.idle_timeout.or(self.idle_timeout);
+        services.workers = services.workers.or(self.workers);
+        services.busy_poll |= self.busy_poll;
     }
 
     /// Where the chat's messages come in.
@@ -255,6 +261,8 @@ mod tests {
             at = 2024-02-29T12:00:00Z
             auto-reply = "away"
             idle-timeout = 3
+            workers = 4
+            busy-poll = true
             listen = 8082
             [contacts]
             egg = "example.org:8081"
@@ -284,6 +292,8 @@ mod tests {
         assert_eq!(services.at, Some(At(1_709_208_000)));
         assert_eq!(services.auto_reply, "away".parse().ok());
         assert_eq!(services.idle_timeout, "3".parse().ok());
+        assert_eq!(services.workers, "4".parse().ok());
+        assert!(services.busy_poll);
         assert_eq!(config.listen(), Some(Place::Port(8082)));
         let names: Vec<_> = config
             .contacts(Vec::new())
