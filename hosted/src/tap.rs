@@ -195,6 +195,11 @@ impl TapDevice {
         self.waiting.is_some()
     }
 
+    /// Whether the device is there and its interface is up, as far as is known.
+    pub fn is_well(&self) -> bool {
+        self.link.is_well()
+    }
+
     /// Hands to the kernel the datagrams that wait for more to the same receiver: to be called after each turn of
     /// the stack, though it has happened already if the turn ended because no more frames were there.
     pub fn flush(&mut self) {

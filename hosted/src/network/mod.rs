@@ -567,7 +567,9 @@ impl Network {
                 self.look_at = now + LOOK_EVERY;
                 return false;
             }
-            if tap.device().has_frame() || deadline.is_some_and(|at| at <= now) {
+            let device = tap.device();
+            // One that is not well is looked after in a turn.
+            if device.has_frame() || !device.is_well() || deadline.is_some_and(|at| at <= now) {
                 return true;
             }
         }
