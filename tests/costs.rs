@@ -46,7 +46,7 @@ fn sockets_on_smoltcp_take_what_is_said() {
     // Whoever builds smoltcp with more room for neighbours, as smoltalk-hosted does, pays for it here.
     let more_neighbours = ::smoltcp::config::IFACE_NEIGHBOR_CACHE_COUNT - 8;
     takes(
-        2_500 + 500 + 40 * more_neighbours,
+        2_600 + 600 + 40 * more_neighbours,
         size_of::<Stack<'_, NoDevice>>(),
     );
     takes(488, size_of::<SocketStorage<'_>>());

@@ -22,7 +22,7 @@ use super::udp::{UdpSocket, UdpTransport};
 use crate::random::Rng;
 use crate::{Duration, InUse, Instant, Now, Ports, Protocol, Unreachable, earliest};
 
-/// A TCP/IP stack on one Ethernet device. Some 2,500 bytes (2,100 on a 32-bit machine with IPv4 alone, 500 more with
+/// A TCP/IP stack on one Ethernet device. Some 2,600 bytes (2,100 on a 32-bit machine with IPv4 alone, 600 more with
 /// the features `dhcp` and `slaac`), besides the device and the sockets.
 ///
 /// It answers ARP, neighbour discovery and pings by itself.
