@@ -12,6 +12,7 @@
 //! measured is told in `docs/performance.md`.
 
 mod cases;
+mod chart;
 mod child;
 mod contest;
 mod load;

@@ -1,0 +1,80 @@
+//! The time in a format, over and over: for callgrind, which counts the instructions.
+
+use std::ffi::CString;
+use std::hint::black_box;
+use std::io;
+use std::net::SocketAddr;
+
+use smoltalk::time::{Server, format};
+use smoltalk::{DatagramService, Instant, Now, Wall, Zone};
+
+use crate::sys::strftime;
+
+/// 2026-11-22 18:03:09 CET, whichever the format.
+const UNIX: i64 = 1_795_366_989;
+const OFFSET: i32 = 3_600;
+const ZONE: &str = "CET";
+
+/// With glibc's strftime(3), which is given the time broken down.
+pub fn glibc(times: u32, formats: &[&str]) -> io::Result<()> {
+    let time = crate::sys::broken_down(UNIX, OFFSET, c"CET");
+    let mut out = [0; 512];
+    for text in formats {
+        let text = CString::new(*text)?;
+        for _ in 0..times {
+            let len = strftime(black_box(&mut out), black_box(&text), black_box(&time));
+            some(black_box(len))?;
+        }
+    }
+    Ok(())
+}
+
+/// With smoltalk's, which breaks it down itself.
+pub fn own(times: u32, formats: &[&str]) -> io::Result<()> {
+    let wall = wall()?;
+    let mut out = [0; 512];
+    for text in formats {
+        for _ in 0..times {
+            let len = format(black_box(text), black_box(&wall), black_box(&mut out));
+            some(black_box(len.map_err(io::Error::other)?))?;
+        }
+    }
+    Ok(())
+}
+
+/// With the server of the time service, from the request to the answer.
+pub fn server(times: u32, formats: &[&str]) -> io::Result<()> {
+    let mut server = Server::new();
+    let now = Now {
+        monotonic: Instant::ZERO,
+        wall: Some(wall()?),
+    };
+    let client: SocketAddr = ([192, 0, 2, 7], 40_000).into();
+    let mut out = [0; 512];
+    for text in formats {
+        for _ in 0..times {
+            server
+                .handle_datagram(black_box(now), client, black_box(text.as_bytes()))
+                .map_err(io::Error::other)?;
+            let transmit = server.poll_transmit(now, black_box(&mut out));
+            some(transmit.map_or(0, |transmit| transmit.len))?;
+        }
+    }
+    Ok(())
+}
+
+fn wall() -> io::Result<Wall> {
+    let zone = Zone::new(OFFSET, ZONE).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(Wall {
+        unix_seconds: UNIX,
+        nanoseconds: 0,
+        zone,
+    })
+}
+
+fn some(len: usize) -> io::Result<()> {
+    match len {
+        0 => Err(io::Error::other("nothing was written")),
+        _ => Ok(()),
+    }
+}
