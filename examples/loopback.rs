@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use smoltalk::greeting::{
     self, Config, DatagramClient, DatagramServer, StreamClient, StreamOutcome, StreamServer,
 };
-use smoltalk::smoltcp::{SocketStorage, Stack, StackConfig, TcpBuffers, UdpBuffers};
+use smoltalk::smoltcp::{SocketMemory, Stack, StackConfig, TcpBuffers, UdpBuffers};
 use smoltalk::{Duration, Instant, Now, Outcome, Retry, earliest, pump};
 use smoltcp::phy::{Loopback, Medium};
 
@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let clock = Clock::start();
 
     // All the memory that the stack will ever have: seven sockets, and what they hold.
-    let mut sockets = [SocketStorage::EMPTY; 7];
+    let mut sockets = SocketMemory::<7>::new();
     let mut server_udp = UdpBuffers::<4, 2048>::new();
     let mut server_tcp = [const { TcpBuffers::<512, 64>::new() }; 4];
     let mut client_udp = UdpBuffers::<4, 2048>::new();

@@ -106,6 +106,8 @@
 //! |---|---|
 //! | `ipv4`, `ipv6` (default) | the IP versions of the `smoltcp` feature; at least one must be on |
 //! | `smoltcp` | [`smoltcp`](https://docs.rs/smoltcp)'s sockets as transports, and the loop that polls them. No heap either |
+//! | `dhcp` | besides `smoltcp`: an IPv4 address from a DHCP server. Turns `ipv4` on |
+//! | `slaac` | besides `smoltcp`: IPv6 addresses made of what routers say. Turns `ipv6` on |
 //! | `sim` | a network under virtual time that loses, delays and repeats what you tell it to, from a seed |
 //!
 //! Without features the crate is the services and the contract, for a stack of your own.

@@ -3,7 +3,9 @@
 
 use std::mem::size_of;
 
-use smoltalk::smoltcp::{Listener, SocketStorage, Stack, TcpBuffers, UdpBuffers, UdpSocket};
+use smoltalk::smoltcp::{
+    Listener, SocketEntry, SocketStorage, Stack, TcpBuffers, UdpBuffers, UdpSocket,
+};
 use smoltalk::{Exchange, Ports, Zone, chat, greeting, time};
 
 /// Compilers lay things out differently, so a little less is right too.
@@ -37,15 +39,17 @@ fn services_take_what_is_said() {
 #[test]
 fn sockets_on_smoltcp_take_what_is_said() {
     struct NoDevice;
+    // With the features dhcp and slaac.
     // Whoever builds smoltcp with more room for neighbours, as smoltalk-hosted does, pays for it here.
     let more_neighbours = ::smoltcp::config::IFACE_NEIGHBOR_CACHE_COUNT - 8;
     takes(
-        3_200 + 40 * more_neighbours,
+        2_500 + 500 + 40 * more_neighbours,
         size_of::<Stack<'_, NoDevice>>(),
     );
     takes(488, size_of::<SocketStorage<'_>>());
+    takes(72, size_of::<SocketEntry<'_>>());
     takes(432, size_of::<UdpSocket>());
     takes(112 * 4 + 2 * 2_944, size_of::<UdpBuffers<4, 2_944>>());
     takes(256 + 64, size_of::<TcpBuffers<256, 64>>());
-    takes(56 * 8 + 96, size_of::<Listener<8>>());
+    takes(2 * 8 + 88, size_of::<Listener<8>>());
 }

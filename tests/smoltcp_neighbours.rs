@@ -4,11 +4,11 @@
 mod stacks;
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use smoltalk::greeting::{self, DatagramClient, DatagramServer, StreamServer};
 use smoltalk::sim::{Impairments, Rng};
-use smoltalk::smoltcp::{SocketStorage, Sockets, Stack, StackConfig, UdpSocket};
+use smoltalk::smoltcp::{Sockets, Stack, StackConfig, UdpSocket};
 use smoltalk::{
     DatagramService, Duration, Exchange, Instant, Now, Outcome, Pumped, Retry, Transmit,
     Unreachable, pump,
@@ -16,131 +16,10 @@ use smoltalk::{
 use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities};
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
-    Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr, IpAddress, IpProtocol, IpRepr, Ipv4Packet,
-    Ipv4Repr, Ipv6Packet, Ipv6Repr, NdiscRepr, PrettyPrinter, UdpPacket, UdpRepr,
+    Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr, IpAddress, IpProtocol, IpRepr,
 };
+use stacks::frames::{Seen, datagram, frame, see};
 use stacks::*;
-
-/// The Ethernet frame of an IP packet.
-fn frame(from_mac: [u8; 6], to_mac: [u8; 6], ip: &IpRepr, emit: impl FnOnce(&mut [u8])) -> Vec<u8> {
-    let mut bytes = vec![0; 14 + ip.buffer_len()];
-    let mut frame = EthernetFrame::new_unchecked(&mut bytes);
-    frame.set_src_addr(EthernetAddress(from_mac));
-    frame.set_dst_addr(EthernetAddress(to_mac));
-    frame.set_ethertype(match ip {
-        IpRepr::Ipv4(_) => EthernetProtocol::Ipv4,
-        IpRepr::Ipv6(_) => EthernetProtocol::Ipv6,
-    });
-    let packet = frame.payload_mut();
-    ip.emit(&mut *packet, &ChecksumCapabilities::default());
-    emit(&mut packet[ip.header_len()..]);
-    bytes
-}
-
-fn datagram(
-    from_mac: [u8; 6],
-    to_mac: [u8; 6],
-    from: SocketAddr,
-    to: SocketAddr,
-    payload: &[u8],
-) -> Vec<u8> {
-    let udp = UdpRepr {
-        src_port: from.port(),
-        dst_port: to.port(),
-    };
-    let (source, destination) = (IpAddress::from(from.ip()), IpAddress::from(to.ip()));
-    let ip = IpRepr::new(
-        source,
-        destination,
-        IpProtocol::Udp,
-        udp.header_len() + payload.len(),
-        64,
-    );
-    frame(from_mac, to_mac, &ip, |buf| {
-        udp.emit(
-            &mut UdpPacket::new_unchecked(buf),
-            &source,
-            &destination,
-            payload.len(),
-            |buf| buf.copy_from_slice(payload),
-            &ChecksumCapabilities::default(),
-        );
-    })
-}
-
-/// What a host has sent: to which Ethernet address, from where, to where, and the payload of UDP.
-#[derive(Debug, PartialEq)]
-enum Seen {
-    Datagram {
-        mac: [u8; 6],
-        from: SocketAddr,
-        to: SocketAddr,
-        payload: Vec<u8>,
-    },
-    /// An ARP request or a neighbour solicitation for this address.
-    WhoHas(IpAddr),
-    Other(String),
-}
-
-fn see(bytes: &[u8]) -> Seen {
-    let eth = EthernetFrame::new_checked(bytes).unwrap();
-    let (ip, payload) = match eth.ethertype() {
-        EthernetProtocol::Arp => {
-            let arp = ArpPacket::new_checked(eth.payload()).unwrap();
-            let ArpRepr::EthernetIpv4 {
-                operation,
-                target_protocol_addr,
-                ..
-            } = ArpRepr::parse(&arp).unwrap()
-            else {
-                unreachable!()
-            };
-            assert_eq!(operation, ArpOperation::Request);
-            return Seen::WhoHas(target_protocol_addr.into());
-        }
-        EthernetProtocol::Ipv4 => {
-            let packet = Ipv4Packet::new_checked(eth.payload()).unwrap();
-            let ip = Ipv4Repr::parse(&packet, &ChecksumCapabilities::default()).unwrap();
-            (IpRepr::Ipv4(ip), packet.payload())
-        }
-        _ => {
-            let packet = Ipv6Packet::new_checked(eth.payload()).unwrap();
-            (
-                IpRepr::Ipv6(Ipv6Repr::parse(&packet).unwrap()),
-                packet.payload(),
-            )
-        }
-    };
-    let (source, destination) = (ip.src_addr(), ip.dst_addr());
-    if let (IpProtocol::Icmpv6, IpRepr::Ipv6(ip)) = (ip.next_header(), &ip) {
-        let packet = Icmpv6Packet::new_checked(payload).unwrap();
-        if let Icmpv6Repr::Ndisc(NdiscRepr::NeighborSolicit { target_addr, .. }) =
-            Icmpv6Repr::parse(
-                &ip.src_addr,
-                &ip.dst_addr,
-                &packet,
-                &ChecksumCapabilities::default(),
-            )
-            .unwrap()
-        {
-            return Seen::WhoHas(target_addr.into());
-        }
-    }
-    if ip.next_header() == IpProtocol::Udp {
-        let udp = UdpPacket::new_checked(payload).unwrap();
-        assert!(udp.verify_checksum(&source, &destination));
-        return Seen::Datagram {
-            mac: eth.dst_addr().0,
-            from: SocketAddr::new(source.into(), udp.src_port()),
-            to: SocketAddr::new(destination.into(), udp.dst_port()),
-            payload: udp.payload().to_vec(),
-        };
-    }
-    Seen::Other(format!(
-        "{}",
-        PrettyPrinter::<EthernetFrame<&[u8]>>::new("", &bytes)
-    ))
-}
 
 /// A greeting server on a stack of its own, with nobody but the test at the other end of the cable.
 struct Server {
@@ -372,11 +251,10 @@ fn a_gateway_that_does_not_answer_holds_others_up_for_three_seconds_at_most() {
         gateways: &["192.0.2.254".parse().unwrap()],
         seed: 1,
     };
-    let storage = Box::leak(Box::new([smoltalk::smoltcp::SocketStorage::EMPTY; 1]));
     let host = Host::new(
         Box::leak(Box::new(Port::new())),
         &config,
-        storage,
+        memory(1),
         Instant::ZERO,
     )
     .unwrap();
@@ -786,11 +664,10 @@ fn broken_frames_do_no_harm() {
     };
     for seed in 0..20 {
         let mut rng = Rng::new(seed);
-        let storage: Vec<_> = (0..5).map(|_| SocketStorage::EMPTY).collect();
         let mut stack = Stack::new(
             Unchecked(Box::leak(Box::new(Port::new()))),
             &config,
-            Box::leak(storage.into_boxed_slice()),
+            memory(5),
             Instant::ZERO,
         )
         .unwrap();

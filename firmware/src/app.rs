@@ -7,7 +7,7 @@ use cortex_m::peripheral::NVIC;
 #[cfg(any(feature = "dhcp", feature = "slaac"))]
 use smoltalk::smoltcp::AddressEvent;
 use smoltalk::smoltcp::{
-    Listener, SocketStorage, Sockets, Stack, StackConfig, TcpBuffers, UdpSocket,
+    Listener, SocketMemory, Sockets, Stack, StackConfig, TcpBuffers, UdpSocket,
 };
 use smoltalk::text::Shown;
 use smoltalk::{DatagramService, Instant, Now, chat, earliest, greeting, pump, sntp, time};
@@ -54,7 +54,7 @@ const SCRATCH: usize = chat::MAX_TEXT;
 
 /// Sockets: the connections', one for each datagram service, and one for DHCP.
 const SOCKETS: usize = CONNECTIONS + 4 + cfg!(feature = "dhcp") as usize;
-type Storage = [SocketStorage<'static>; SOCKETS];
+type Storage = SocketMemory<'static, SOCKETS>;
 
 /// What a DHCP server's message has room for, in bytes: as many as every client must take (RFC 2131, section 2).
 #[cfg(feature = "dhcp")]
@@ -136,7 +136,7 @@ pub fn run<M: Mac, U: Uart>(board: Board<M, U>, memory: &'static mut Memory<M>) 
         Plain(board.name)
     ));
     let now = clock.now();
-    let storage = place(&mut memory.storage, || [SocketStorage::EMPTY; SOCKETS]);
+    let storage = place(&mut memory.storage, SocketMemory::new);
     let stack = start_stack(board.mac, now, storage, &mut memory.stack);
     let now = Now::monotonic(now);
     let bytes = &mut memory.bytes;

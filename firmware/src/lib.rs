@@ -9,6 +9,7 @@ pub mod clock;
 mod config;
 pub mod console;
 mod fault;
+mod memmove;
 mod mmio;
 mod paint;
 mod print;

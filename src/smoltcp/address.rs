@@ -80,6 +80,22 @@ pub(super) fn is_unicast(ip: IpAddr) -> bool {
     }
 }
 
+/// Whether a host on the network of the first `prefix` bits of `ip` can have `ip`: to be asked of an address that
+/// somebody else has chosen for us (RFC 1122, section 3.2.1.3).
+#[cfg(any(feature = "dhcp", feature = "slaac"))]
+pub(super) fn is_host(ip: IpAddr, prefix: u8) -> bool {
+    let IpAddr::V4(ip) = ip else {
+        return is_unicast(ip);
+    };
+    let hosts = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+    let host = ip.to_bits() & hosts;
+    // 0.0.0.0/8 is nobody, 127.0.0.0/8 everybody himself, and from 224.0.0.0 on there are no hosts. Networks of
+    // two hosts have no broadcast address (RFC 3021).
+    !matches!(ip.octets()[0], 0 | 127 | 224..)
+        && matches!(prefix, 1..=32)
+        && (prefix > 30 || host != 0 && host != hosts)
+}
+
 /// The addresses of an interface and of the networks it is in. 180 bytes and some.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Network {
@@ -93,6 +109,11 @@ pub(super) struct Network {
 impl Network {
     pub(super) fn owns(&self, ip: IpAddr) -> bool {
         self.addresses.iter().any(|&(own, _)| own == ip)
+    }
+
+    #[cfg(any(feature = "dhcp", feature = "slaac"))]
+    pub(super) fn is_gateway(&self, ip: IpAddr) -> bool {
+        [self.gateway_v4, self.gateway_v6].contains(&Some(ip))
     }
 
     /// Whether `ip` is in a network that the interface is in, and so reached without a gateway.

@@ -6,16 +6,19 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ::smoltcp::phy::Device;
 
 use super::{ConfigError, Stack};
+use crate::Instant;
+#[cfg(feature = "slaac")]
+use crate::earliest;
 #[cfg(any(feature = "dhcp", feature = "slaac"))]
-use crate::Now;
-use crate::{Instant, earliest};
+use crate::{Duration, Now};
 
 /// What became of an address of ours, or of the way out: see [`Stack::poll_addresses`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressEvent {
-    /// A DHCP server has lent us an address, or leaves us the one that we have for longer.
+    /// A DHCP server has lent us an address, or leaves us the one that we have for longer. Another one that was
+    /// lent before is not ours any more.
     Leased(Lease),
-    /// The lease is over: the address is not ours any more.
+    /// The lease is over: the address is not ours any more, unless it was [added](Stack::add_address) as well.
     LeaseLost {
         /// The address.
         ip: Ipv4Addr,
@@ -67,13 +70,30 @@ pub struct Lease {
     pub server: Ipv4Addr,
     /// The way to other networks, if there is one.
     pub gateway: Option<Ipv4Addr>,
-    /// For how many seconds. `None`: the socket was given no buffer in which to keep the server's message.
+    /// For how many seconds, 4,294,967,295 for ever. `None`: the socket was given no buffer in which to keep the
+    /// server's message, or it was too short.
     pub seconds: Option<u32>,
 }
+
+/// Room for all that the network can give at a time: an address and a gateway by DHCP, those that `slaac` keeps,
+/// and a gateway of theirs.
+#[cfg(any(feature = "dhcp", feature = "slaac"))]
+const GIVEN: usize = 7;
+
+/// When a driver that does not ask for events is reminded of them.
+#[cfg(any(feature = "dhcp", feature = "slaac"))]
+const REMINDER: Duration = Duration::from_secs(1);
 
 /// What a stack remembers of all this. Nothing without the features `dhcp` and `slaac`.
 #[derive(Debug, Default)]
 pub(super) struct Autoconfiguration {
+    /// Addresses of ours and gateways that came from the network, and go with it. What the user adds, or removes,
+    /// is his.
+    #[cfg(any(feature = "dhcp", feature = "slaac"))]
+    given: heapless::Vec<IpAddr, GIVEN>,
+    /// There were events after the last turn, and nobody has asked for them since.
+    #[cfg(any(feature = "dhcp", feature = "slaac"))]
+    unheard: bool,
     #[cfg(feature = "dhcp")]
     dhcp: Option<Dhcp>,
 }
@@ -81,10 +101,12 @@ pub(super) struct Autoconfiguration {
 #[cfg(feature = "dhcp")]
 #[derive(Debug)]
 struct Dhcp {
-    handle: ::smoltcp::iface::SocketHandle,
+    index: super::table::Index,
     held: Option<Lease>,
     /// What the user has not heard yet: the lease that there is now, or that there is none.
     news: Option<Option<Lease>>,
+    /// The gateway of a lease, if it cannot be used and the user has not heard of it yet.
+    unusable: Option<(IpAddr, ConfigError)>,
 }
 
 impl Autoconfiguration {
@@ -97,13 +119,24 @@ impl Autoconfiguration {
         let _ = ip;
         false
     }
+
+    /// Leaves `ip` to the user, whatever the network says of it. Returns whether it was the network's.
+    pub(super) fn disown(&mut self, ip: IpAddr) -> bool {
+        #[cfg(any(feature = "dhcp", feature = "slaac"))]
+        if let Some(index) = self.given.iter().position(|&given| given == ip) {
+            self.given.swap_remove(index);
+            return true;
+        }
+        let _ = ip;
+        false
+    }
 }
 
 impl<'a, D: Device> Stack<'a, D> {
     /// Asks DHCP servers for an IPv4 address from now on, and for its renewal. Takes room for one socket.
     ///
     /// Give the socket a buffer of 576 bytes (`set_receive_packet_buffer`) to be told for how long a lease is, and
-    /// of each renewal.
+    /// of each renewal. Bind `0.0.0.0` afterwards, not before: then it stands for the address that is to come.
     ///
     /// Call [`poll_addresses`](Self::poll_addresses) after each turn.
     ///
@@ -119,10 +152,15 @@ impl<'a, D: Device> Stack<'a, D> {
             let capacity = 1;
             return Err(super::BindError::NoRoom { capacity });
         }
-        self.used += 1;
-        let handle = self.sockets.set.add(socket);
-        let (held, news) = (None, None);
-        self.autoconfiguration.dhcp = Some(Dhcp { handle, held, news });
+        let Some(index) = self.sockets.table.add(socket) else {
+            unreachable!("there is room");
+        };
+        self.autoconfiguration.dhcp = Some(Dhcp {
+            index,
+            held: None,
+            news: None,
+            unusable: None,
+        });
         Ok(())
     }
 
@@ -132,9 +170,13 @@ impl<'a, D: Device> Stack<'a, D> {
     /// An address is probed first: if another host on the link has it, we do without. The link-local address is
     /// not: it is in use from the start.
     ///
-    /// Call [`poll_addresses`](Self::poll_addresses) after each turn.
+    /// Call [`poll_addresses`](Self::poll_addresses) after each turn. Called again, it asks again: do so when the
+    /// cable was pulled out and is back.
     #[cfg(feature = "slaac")]
     pub fn start_slaac(&mut self, now: Now) {
+        if let Some(slaac) = &mut self.link.observer.slaac {
+            return slaac.begin_soliciting(now.monotonic);
+        }
         let mac = self.link.observer.mac;
         let link_local = super::address::link_local(mac);
         let seed = self.rng.next_u64();
@@ -147,18 +189,25 @@ impl<'a, D: Device> Stack<'a, D> {
     }
 
     /// Applies the next change that the network wants of our addresses, and tells of it. To be called after each
-    /// [`turn`](Self::turn) until there is none; until then the turns' deadline is at once.
+    /// [`turn`](Self::turn) until there is none. The deadline of a turn that leaves one is at once (a second later
+    /// each time if nobody asks).
+    ///
+    /// An address or a gateway that you have added yourself is not the network's: it stays, and is not told of.
     #[cfg(any(feature = "dhcp", feature = "slaac"))]
     pub fn poll_addresses(&mut self, now: Now) -> Option<AddressEvent> {
+        self.autoconfiguration.unheard = false;
         #[cfg(feature = "dhcp")]
         if let Some(event) = self.poll_lease() {
             return Some(event);
         }
         #[cfg(feature = "slaac")]
-        if let Some(slaac) = &mut self.link.observer.slaac
+        while let Some(slaac) = &mut self.link.observer.slaac
             && let Some(change) = slaac.poll_change(now.monotonic)
         {
-            return Some(self.apply(change));
+            let event = self.apply(change);
+            if event.is_some() {
+                return event;
+            }
         }
         let _ = now;
         None
@@ -167,64 +216,119 @@ impl<'a, D: Device> Stack<'a, D> {
     #[cfg(feature = "dhcp")]
     fn poll_lease(&mut self) -> Option<AddressEvent> {
         let dhcp = self.autoconfiguration.dhcp.as_mut()?;
+        if let Some((ip, why)) = dhcp.unusable.take() {
+            return Some(AddressEvent::Unusable { ip, why });
+        }
         let lease = dhcp.news.take()?;
         let held = core::mem::replace(&mut dhcp.held, lease);
         let network = |lease: Lease| (lease.ip, lease.prefix, lease.gateway);
-        if held.map(network) == lease.map(network) {
-            return lease.map(AddressEvent::Leased);
-        }
-        if let Some(Lease { ip, gateway, .. }) = held {
+        if let Some(Lease { ip, gateway, .. }) = held
+            && held.map(network) != lease.map(network)
+        {
             if let Some(gateway) = gateway {
-                self.remove_gateway(gateway.into());
+                self.give_back_gateway(gateway.into());
             }
-            self.remove_address(ip.into());
+            self.give_back(ip.into());
             if lease.is_none() {
                 return Some(AddressEvent::LeaseLost { ip });
             }
         }
         let lease = lease?;
-        let (ip, gateway) = (IpAddr::V4(lease.ip), lease.gateway.map(IpAddr::V4));
-        let mut unusable = self
-            .add_address(ip, lease.prefix)
-            .err()
-            .map(|why| (ip, why));
-        if let (None, Some(gateway)) = (unusable, gateway) {
-            unusable = self.add_gateway(gateway).err().map(|why| (gateway, why));
+        let ip = lease.ip.into();
+        if let Err(why) = self.accept(ip, lease.prefix) {
+            return Some(AddressEvent::Unusable { ip, why });
         }
-        Some(match unusable {
-            None => AddressEvent::Leased(lease),
-            Some((ip, why)) => AddressEvent::Unusable { ip, why },
-        })
+        if let Some(gateway) = lease.gateway.map(IpAddr::V4)
+            && let Err(why) = self.accept_gateway(gateway)
+            && let Some(dhcp) = &mut self.autoconfiguration.dhcp
+        {
+            dhcp.unusable = Some((gateway, why));
+        }
+        Some(AddressEvent::Leased(lease))
     }
 
+    /// `None`: nothing has changed.
     #[cfg(feature = "slaac")]
-    fn apply(&mut self, change: super::slaac::Change) -> AddressEvent {
+    fn apply(&mut self, change: super::slaac::Change) -> Option<AddressEvent> {
         use super::slaac::Change;
         let (ip, done, event) = match change {
             Change::Add(ip, prefix) => (
                 ip,
-                self.add_address(ip.into(), prefix),
+                self.accept(ip.into(), prefix),
                 AddressEvent::Autoconfigured { ip, prefix },
             ),
-            Change::Remove(ip) => {
-                self.remove_address(ip.into());
-                (ip, Ok(()), AddressEvent::Expired { ip })
-            }
-            Change::Duplicate(ip) => (ip, Ok(()), AddressEvent::Duplicate { ip }),
+            Change::Remove(ip) => (
+                ip,
+                Ok(self.give_back(ip.into())),
+                AddressEvent::Expired { ip },
+            ),
+            Change::Duplicate(ip) => (ip, Ok(true), AddressEvent::Duplicate { ip }),
             Change::Gateway(ip) => (
                 ip,
-                self.add_gateway(ip.into()),
+                self.accept_gateway(ip.into()),
                 AddressEvent::Gateway { ip },
             ),
-            Change::NoGateway(ip) => {
-                self.remove_gateway(ip.into());
-                (ip, Ok(()), AddressEvent::NoGateway { ip })
-            }
+            Change::NoGateway(ip) => (
+                ip,
+                Ok(self.give_back_gateway(ip.into())),
+                AddressEvent::NoGateway { ip },
+            ),
         };
         match done {
-            Ok(()) => event,
-            Err(why) => AddressEvent::Unusable { ip: ip.into(), why },
+            Ok(changed) => changed.then_some(event),
+            Err(why) => Some(AddressEvent::Unusable { ip: ip.into(), why }),
         }
+    }
+
+    /// Adds an address that somebody else has chosen, and returns whether it was not there before.
+    #[cfg(any(feature = "dhcp", feature = "slaac"))]
+    fn accept(&mut self, ip: IpAddr, prefix: u8) -> Result<bool, ConfigError> {
+        let network = &self.sockets.network;
+        if network.owns(ip) {
+            return Ok(false);
+        }
+        if !super::address::is_host(ip, prefix) || network.is_gateway(ip) {
+            return Err(ConfigError::Address { ip, prefix });
+        }
+        self.add_address(ip, prefix)?;
+        // There is room: see `GIVEN`.
+        let _ = self.autoconfiguration.given.push(ip);
+        Ok(true)
+    }
+
+    /// Removes an address if it is there by [`accept`](Self::accept), and returns whether it was.
+    #[cfg(any(feature = "dhcp", feature = "slaac"))]
+    fn give_back(&mut self, ip: IpAddr) -> bool {
+        let given = self.autoconfiguration.disown(ip);
+        if given {
+            self.remove_address(ip);
+        }
+        given
+    }
+
+    /// The same for a gateway.
+    #[cfg(any(feature = "dhcp", feature = "slaac"))]
+    fn accept_gateway(&mut self, ip: IpAddr) -> Result<bool, ConfigError> {
+        let network = &self.sockets.network;
+        if network.is_gateway(ip) {
+            return Ok(false);
+        }
+        if network.is_broadcast(ip) {
+            return Err(ConfigError::Gateway(ip));
+        }
+        self.add_gateway(ip)?;
+        let _ = self.autoconfiguration.given.push(ip);
+        Ok(true)
+    }
+
+    /// The same for a gateway.
+    #[cfg(any(feature = "dhcp", feature = "slaac"))]
+    fn give_back_gateway(&mut self, ip: IpAddr) -> bool {
+        let given = self.autoconfiguration.disown(ip);
+        if given {
+            self.remove_gateway(ip);
+        }
+        given
     }
 
     /// Says what is to be said for the sake of addresses, and takes note of what DHCP has come to.
@@ -232,7 +336,7 @@ impl<'a, D: Device> Stack<'a, D> {
         #[cfg(feature = "dhcp")]
         if let Some(dhcp) = &mut self.autoconfiguration.dhcp {
             use ::smoltcp::socket::dhcpv4::{Event, Socket};
-            match self.sockets.set.get_mut::<Socket<'_>>(dhcp.handle).poll() {
+            match self.sockets.table.socket::<Socket<'_>>(dhcp.index).poll() {
                 Some(Event::Configured(config)) => dhcp.news = Some(Some(lease(config))),
                 Some(Event::Deconfigured) => dhcp.news = dhcp.held.map(|_| None),
                 None => {}
@@ -242,20 +346,23 @@ impl<'a, D: Device> Stack<'a, D> {
         {
             self.link.observer.now = now;
         }
+        // A bounded number, though there is one of each kind at most.
         #[cfg(feature = "slaac")]
-        while let Some(slaac) = &mut self.link.observer.slaac
-            && slaac.poll_timeout().is_some_and(|at| at <= now)
-        {
+        for _ in 0..8 {
+            let Some(slaac) = &mut self.link.observer.slaac else {
+                break;
+            };
+            let Some(message) = slaac.due(now) else {
+                break;
+            };
             use ::smoltcp::phy::TxToken;
             let at = super::stack::smoltcp_instant(now);
             let Some(token) = self.link.device.transmit(at) else {
                 self.sockets.device_full = true;
                 break;
             };
-            let Some(solicitation) = slaac.poll_transmit(now) else {
-                break;
-            };
-            let (path, message) = slaac.words(solicitation);
+            slaac.sent(now, message);
+            let (path, message) = slaac.words(message);
             token.consume(super::ndisc::frame_len(&message), |frame| {
                 super::ndisc::emit(frame, &path, message);
             });
@@ -264,21 +371,31 @@ impl<'a, D: Device> Stack<'a, D> {
     }
 
     /// When to do that again, and at once if there is an event to be polled.
-    pub(super) fn autoconfiguration_timeout(&self, now: Instant) -> Option<Instant> {
-        #[cfg(feature = "dhcp")]
-        let dhcp = self.autoconfiguration.dhcp.as_ref();
-        #[cfg(feature = "dhcp")]
-        let news = dhcp.and_then(|dhcp| dhcp.news.map(|_| now));
-        #[cfg(not(feature = "dhcp"))]
-        let news = None;
-        #[cfg(feature = "slaac")]
-        let slaac = self.link.observer.slaac.as_ref();
-        #[cfg(feature = "slaac")]
-        let change = slaac.and_then(super::slaac::Slaac::poll_timeout);
-        #[cfg(not(feature = "slaac"))]
-        let change = None;
-        let _ = now;
-        earliest(news, change)
+    pub(super) fn autoconfiguration_timeout(&mut self, now: Instant) -> Option<Instant> {
+        #[cfg(any(feature = "dhcp", feature = "slaac"))]
+        {
+            let mut next = None;
+            #[cfg(feature = "dhcp")]
+            if let Some(dhcp) = &self.autoconfiguration.dhcp
+                && (dhcp.news.is_some() || dhcp.unusable.is_some())
+            {
+                next = Some(now);
+            }
+            #[cfg(feature = "slaac")]
+            if let Some(slaac) = &self.link.observer.slaac {
+                next = earliest(next, slaac.poll_timeout());
+            }
+            if next? > now || self.sockets.device_full {
+                return next;
+            }
+            let unheard = core::mem::replace(&mut self.autoconfiguration.unheard, true);
+            Some(if unheard { now + REMINDER } else { now })
+        }
+        #[cfg(not(any(feature = "dhcp", feature = "slaac")))]
+        {
+            let _ = now;
+            None
+        }
     }
 }
 

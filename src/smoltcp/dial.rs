@@ -4,11 +4,11 @@ use core::error::Error;
 use core::fmt;
 use core::net::SocketAddr;
 
-use ::smoltcp::iface::SocketHandle;
 use ::smoltcp::socket::tcp::{Socket, State};
 
 use super::listener::StreamsPumped;
 use super::stack::Sockets;
+use super::table::Index;
 use super::tcp::{Signature, TcpTransport};
 use crate::{ConnId, Now, StreamService, pump_stream, pump_timeout};
 
@@ -17,7 +17,7 @@ use crate::{ConnId, Now, StreamService, pump_stream, pump_timeout};
 /// The service knows it as `ConnId::new(0)`.
 #[derive(Debug)]
 pub struct Dial {
-    pub(super) handle: SocketHandle,
+    pub(super) index: Index,
     local: SocketAddr,
     peer: SocketAddr,
     phase: Phase,
@@ -33,9 +33,9 @@ enum Phase {
 }
 
 impl Dial {
-    pub(super) fn new(handle: SocketHandle, local: SocketAddr, peer: SocketAddr) -> Self {
+    pub(super) fn new(index: Index, local: SocketAddr, peer: SocketAddr) -> Self {
         Self {
-            handle,
+            index,
             local,
             peer,
             phase: Phase::Connecting,
@@ -75,7 +75,8 @@ impl Dial {
         const ID: ConnId = ConnId::new(0);
         let mut pumped = StreamsPumped::default();
         pump_timeout(service, now);
-        let socket = sockets.set.get_mut::<Socket<'_>>(self.handle);
+        let socket = sockets.table.socket::<Socket<'_>>(self.index);
+        let mut moved_on = false;
         if self.phase == Phase::Connecting {
             match socket.state() {
                 State::SynSent | State::SynReceived => {}
@@ -91,6 +92,7 @@ impl Dial {
                 _ => {
                     pumped.rejected += 1;
                     socket.abort();
+                    moved_on = true;
                     self.phase = Phase::Done;
                 }
             }
@@ -101,6 +103,7 @@ impl Dial {
             if asked || self.pumped != Some(Signature::of(socket)) {
                 let mut transport = TcpTransport::new(socket, &mut self.end_told);
                 let moved = pump_stream(service, ID, &mut transport, now);
+                moved_on = true;
                 pumped.received += moved.received;
                 pumped.sent += moved.sent;
                 self.pumped = (!moved.more).then(|| Signature::of(socket));
@@ -109,6 +112,9 @@ impl Dial {
                     self.phase = Phase::Done;
                 }
             }
+        }
+        if moved_on {
+            sockets.table.touch(self.index);
         }
         pumped.deadline = if self.phase == Phase::Open && self.pumped.is_none() {
             Some(now.monotonic)

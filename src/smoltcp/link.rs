@@ -11,23 +11,23 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ::smoltcp::phy::{self, ChecksumCapabilities, Device, DeviceCapabilities};
-use ::smoltcp::time::Instant;
-use heapless::Vec;
-
 use super::address::{Network, is_unicast};
 use super::news::News;
-use super::stack::PORTS;
+use ::smoltcp::phy::{self, ChecksumCapabilities, Device, DeviceCapabilities};
+use ::smoltcp::time::Instant;
 
 /// The user's device, and what was learned from its frames.
 pub(super) struct Link<D> {
     pub(super) device: D,
+    /// The device had no room for another frame.
+    pub(super) full: bool,
+    /// smoltcp asked for room for a frame.
+    pub(super) asked: bool,
     pub(super) observer: Observer,
 }
 
 pub(super) struct Observer {
     pub(super) mac: [u8; 6],
-    network: Network,
     /// The last neighbour heard of: smoltcp was told of him, or will be before it serves. Of others nothing is
     /// certain. Which ones smoltcp still knows depends on what it made of their frames, and for each it was told
     /// of it forgets another. It learns from ARP and neighbour discovery besides: this one is in doubt too
@@ -35,14 +35,10 @@ pub(super) struct Observer {
     known: Option<(IpAddr, [u8; 6])>,
     /// The neighbour that smoltcp is to be told of.
     unknown: Option<Neighbour>,
-    /// The device had no room for another frame.
-    pub(super) full: bool,
+    /// Something was heard of neighbours that smoltcp may have waited for.
+    pub(super) heard_of_neighbours: bool,
     /// Frames dropped because they claimed to come from ourselves, or from where no single host can be.
     pub(super) forged: u64,
-    /// Where nobody listens for the moment, though somebody is to.
-    pub(super) starved: Starved,
-    /// A connection request that came there. smoltcp would refuse it.
-    pub(super) wanted: Option<Wanted>,
     checksums: ChecksumCapabilities,
     /// What the last frame said of a datagram of ours.
     pub(super) news: Option<News>,
@@ -53,15 +49,25 @@ pub(super) struct Observer {
     pub(super) now: crate::Instant,
 }
 
-/// An address, or all of ours, and a port at which connections are to be taken in.
-pub(super) type Listening = (Option<IpAddr>, u16);
-pub(super) type Starved = Vec<Listening, PORTS>;
-
-/// Where somebody wants to connect, and who.
+/// Who a packet is for, as far as this layer can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
-    pub(super) at: Listening,
-    pub(super) by: SocketAddr,
+pub(super) enum Packet {
+    /// A UDP datagram.
+    Datagram {
+        /// Where it goes.
+        to: SocketAddr,
+    },
+    /// A TCP segment.
+    Segment {
+        /// Where it comes from.
+        from: SocketAddr,
+        /// Where it goes.
+        to: SocketAddr,
+        /// Whether it asks for a connection.
+        asks: bool,
+    },
+    /// Anything else: for smoltcp itself, as a rule.
+    Other,
 }
 
 /// Somebody on our link, and the address of ours that he spoke to.
@@ -73,19 +79,18 @@ pub(super) struct Neighbour {
 }
 
 impl<D: Device> Link<D> {
-    pub(super) fn new(device: D, mac: [u8; 6], network: Network) -> Self {
+    pub(super) fn new(device: D, mac: [u8; 6]) -> Self {
         let checksums = device.capabilities().checksum;
         Self {
             device,
+            full: false,
+            asked: false,
             observer: Observer {
                 mac,
-                network,
                 known: None,
                 unknown: None,
-                full: false,
+                heard_of_neighbours: false,
                 forged: 0,
-                starved: Vec::new(),
-                wanted: None,
                 checksums,
                 news: None,
                 #[cfg(feature = "slaac")]
@@ -95,97 +100,102 @@ impl<D: Device> Link<D> {
             },
         }
     }
-
-    /// The announcement that smoltcp must hear before it answers the last frame.
-    pub(super) fn announcement(&mut self) -> Option<Announcement> {
-        Announcement::new(self.observer.mac, self.observer.unknown.take()?)
-    }
 }
 
 impl Observer {
-    /// Takes note of who we are now. smoltcp forgets all neighbours when its addresses change.
-    pub(super) fn adopt(&mut self, network: &Network) {
-        self.network.clone_from(network);
+    /// The announcement that smoltcp must hear before it answers the last frame.
+    pub(super) fn announcement(&self) -> Option<Announcement> {
+        Announcement::new(self.mac, self.unknown?)
+    }
+
+    /// smoltcp has heard it.
+    pub(super) fn announced(&mut self) {
+        self.unknown = None;
+    }
+
+    /// Forgets whom smoltcp knows, because it does too when its addresses change.
+    pub(super) fn forget(&mut self) {
         self.known = None;
     }
 
-    /// Looks at a frame, and returns whether it is one that smoltcp should see.
-    fn admits(&mut self, frame: &[u8]) -> bool {
+    /// Looks at a frame. `None`: smoltcp should not see it.
+    pub(super) fn admits(&mut self, frame: &[u8], network: &Network) -> Option<Packet> {
         let (Some(&to), Some(&from), Some(&ethertype)) = (
             frame.first_chunk::<6>(),
             frame.get(6..).and_then(|rest| rest.first_chunk::<6>()),
             frame.get(12..).and_then(|rest| rest.first_chunk::<2>()),
         ) else {
-            return true;
+            return Some(Packet::Other);
         };
         let packet = frame.get(14..).unwrap_or_default();
         let (source, destination) = match u16::from_be_bytes(ethertype) {
             0x0806 => {
                 self.known = None;
-                return true;
+                self.heard_of_neighbours = true;
+                return Some(Packet::Other);
             }
             // RFC 791, section 3.1
+            #[cfg(feature = "ipv4")]
             0x0800 => match (chunk::<4>(packet, 12), chunk::<4>(packet, 16)) {
                 (Some(source), Some(destination)) => (
                     IpAddr::V4(Ipv4Addr::from(source)),
                     IpAddr::V4(Ipv4Addr::from(destination)),
                 ),
-                _ => return true,
+                _ => return Some(Packet::Other),
             },
             // RFC 8200, section 3
+            #[cfg(feature = "ipv6")]
             0x86dd => match (chunk::<16>(packet, 8), chunk::<16>(packet, 24)) {
                 (Some(source), Some(destination)) => {
                     // Neighbour discovery is ICMPv6 (58), perhaps behind a hop-by-hop header (0).
                     if matches!(packet.get(6), Some(0 | 58)) {
                         self.known = None;
+                        self.heard_of_neighbours = true;
                     }
-                    #[cfg(feature = "slaac")]
-                    self.hear_of_addresses(from, packet);
                     (
                         IpAddr::V6(Ipv6Addr::from(source)),
                         IpAddr::V6(Ipv6Addr::from(destination)),
                     )
                 }
-                _ => return true,
+                _ => return Some(Packet::Other),
             },
-            _ => return true,
+            _ => return Some(Packet::Other),
         };
         // Nobody's answer may wait for an address that nobody has. So what claims to come from one of these is
         // dropped, as it is by all hosts: a group (IEEE 802.3, section 3.2.3); ourselves (RFC 1122, section
         // 3.2.1.3), though on a loopback device we do speak to ourselves; an IPv4 address within IPv6, which
         // stands for IPv4 in programs, and never on a link (RFC 4291, section 2.5.5.2).
         let is_group = from[0] & 1 != 0;
-        let is_own = self.network.owns(source) && from != self.mac;
+        let is_own = network.owns(source) && from != self.mac;
         let is_mapped = matches!(source, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some());
         if is_group || is_own || is_mapped {
             self.forged += 1;
-            return false;
+            return None;
         }
-        let Some(ours) = self.spoken_to(source, destination) else {
+        // smoltcp would ask a DHCP server without an address for a renewal, and panic.
+        #[cfg(feature = "dhcp")]
+        if source == IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
+            return None;
+        }
+        #[cfg(feature = "slaac")]
+        if destination.is_ipv6() && (to == self.mac || to[0] & 1 != 0) {
+            self.hear_of_addresses(network, from, packet);
+        }
+        let Some(ours) = spoken_to(network, source, destination) else {
             // smoltcp takes every IPv6 address that ends as ours does for one of ours, and that of the loopback.
             // Of IPv4 it knows better than this layer what is for us: a DHCP server's offer is (RFC 2131, section
             // 4.1), though it goes to an address that we do not have yet.
-            return destination.is_ipv4();
+            return destination
+                .is_ipv4()
+                .then(|| transport(packet, source, destination));
         };
-        if !self.starved.is_empty()
-            && let Some((from_port, port)) = connection_request(packet)
-            && let Some(&at) = self
-                .starved
-                .iter()
-                .find(|&&(ip, starved)| starved == port && ip.is_none_or(|ip| ip == destination))
-        {
-            // It is not refused but not answered, as everywhere when a backlog is full, and so it comes again.
-            let by = SocketAddr::new(source, from_port);
-            self.wanted = Some(Wanted { at, by });
-            return false;
-        }
-        if self.network.owns(destination) {
+        if network.owns(destination) {
             self.news = News::read(packet, &self.checksums);
         }
         if (to == self.mac || to[0] & 1 != 0)
             && is_unicast(source)
-            && self.network.on_link(source)
-            && !self.network.is_broadcast(source)
+            && network.on_link(source)
+            && !network.is_broadcast(source)
             && let Some(ours) = ours
         {
             self.note(Neighbour {
@@ -194,12 +204,12 @@ impl Observer {
                 ours,
             });
         }
-        true
+        Some(transport(packet, source, destination))
     }
 
     /// Hands neighbour discovery to those who make addresses.
     #[cfg(feature = "slaac")]
-    fn hear_of_addresses(&mut self, from_mac: [u8; 6], packet: &[u8]) {
+    fn hear_of_addresses(&mut self, network: &Network, from_mac: [u8; 6], packet: &[u8]) {
         use ::smoltcp::wire::{Icmpv6Packet, IpProtocol, Ipv6Packet};
         let Some(slaac) = &mut self.slaac else {
             return;
@@ -208,34 +218,17 @@ impl Observer {
             return;
         };
         // RFC 4861, sections 6.1.2 and 7.1: anything less has passed a router.
-        if ip.next_header() != IpProtocol::Icmpv6 || ip.hop_limit() != 255 {
+        if ip.version() != 6 || ip.next_header() != IpProtocol::Icmpv6 || ip.hop_limit() != 255 {
             return;
         }
         let Ok(message) = Icmpv6Packet::new_checked(ip.payload()) else {
             return;
         };
         let (from, to) = (ip.src_addr(), ip.dst_addr());
-        if !self.checksums.icmpv6.rx() || message.verify_checksum(&from, &to) {
-            slaac.handle_message(self.now, from_mac, from, ip.payload());
+        if self.checksums.icmpv6.rx() && !message.verify_checksum(&from, &to) {
+            return;
         }
-    }
-
-    /// The address of ours from which to answer a packet from `source` to `destination`, if we have one that
-    /// fits. `None`: it was not for us.
-    fn spoken_to(&self, source: IpAddr, destination: IpAddr) -> Option<Option<IpAddr>> {
-        if self.network.owns(destination) {
-            return Some(Some(destination));
-        }
-        let for_all = match destination {
-            IpAddr::V4(ip) => {
-                self.network.is_broadcast(destination) || ip == Ipv4Addr::new(224, 0, 0, 1)
-            }
-            IpAddr::V6(ip) => {
-                let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-                ip == all_nodes || self.network.is_solicited_node(ip)
-            }
-        };
-        for_all.then(|| self.network.source_for(source))
+        slaac.handle_message(self.now, network, from_mac, (from, to), ip.payload());
     }
 
     fn note(&mut self, neighbour: Neighbour) {
@@ -247,28 +240,62 @@ impl Observer {
     }
 }
 
-/// The ports from which and to which `packet` asks for a connection, if it does.
-fn connection_request(packet: &[u8]) -> Option<(u16, u16)> {
-    let first = packet.first()?;
-    let (protocol, header_len) = match first >> 4 {
-        4 => (packet.get(9)?, usize::from(first & 0x0f) * 4),
-        _ => (packet.get(6)?, 40),
+/// The address of ours from which to answer a packet from `source` to `destination`, if we have one that
+/// fits. `None`: it was not for us.
+fn spoken_to(network: &Network, source: IpAddr, destination: IpAddr) -> Option<Option<IpAddr>> {
+    if network.owns(destination) {
+        return Some(Some(destination));
+    }
+    let for_all = match destination {
+        IpAddr::V4(ip) => network.is_broadcast(destination) || ip == Ipv4Addr::new(224, 0, 0, 1),
+        IpAddr::V6(ip) => {
+            let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+            ip == all_nodes || network.is_solicited_node(ip)
+        }
     };
-    let segment = packet.get(header_len..)?;
-    // RFC 9293, section 3.1: SYN without ACK.
-    let asks = *protocol == 6 && segment.get(13)? & 0x12 == 0x02;
-    let from = u16::from_be_bytes(chunk(segment, 0)?);
-    let to = u16::from_be_bytes(chunk(segment, 2)?);
-    asks.then_some((from, to))
+    for_all.then(|| network.source_for(source))
+}
+
+/// What `packet` carries.
+fn transport(packet: &[u8], source: IpAddr, destination: IpAddr) -> Packet {
+    carried(packet, source, destination).unwrap_or(Packet::Other)
+}
+
+fn carried(packet: &[u8], source: IpAddr, destination: IpAddr) -> Option<Packet> {
+    let first = packet.first()?;
+    let (mut protocol, mut payload) = match first >> 4 {
+        4 => (
+            *packet.get(9)?,
+            packet.get(usize::from(first & 0x0f) * 4..)?,
+        ),
+        _ => (*packet.get(6)?, packet.get(40..)?),
+    };
+    // Options for every hop (RFC 8200, section 4.3), which smoltcp skips too.
+    if cfg!(feature = "ipv6") && destination.is_ipv6() && protocol == 0 {
+        protocol = *payload.first()?;
+        payload = payload.get(8 + 8 * usize::from(*payload.get(1)?)..)?;
+    }
+    let from = SocketAddr::new(source, u16::from_be_bytes(chunk(payload, 0)?));
+    let to = SocketAddr::new(destination, u16::from_be_bytes(chunk(payload, 2)?));
+    match protocol {
+        17 => Some(Packet::Datagram { to }),
+        6 => {
+            // RFC 9293, section 3.1: SYN without ACK.
+            let asks = payload.get(13)? & 0x12 == 0x02;
+            Some(Packet::Segment { from, to, asks })
+        }
+        _ => None,
+    }
 }
 
 fn chunk<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..)?.first_chunk().copied()
 }
 
+/// What smoltcp sends through.
 impl<D: Device> Device for Link<D> {
     type RxToken<'a>
-        = RxToken<'a, D::RxToken<'a>>
+        = D::RxToken<'a>
     where
         Self: 'a;
     type TxToken<'a>
@@ -277,14 +304,13 @@ impl<D: Device> Device for Link<D> {
         Self: 'a;
 
     fn receive(&mut self, now: Instant) -> Option<(Self::RxToken<'_>, Self::TxToken<'_>)> {
-        let (token, tx) = self.device.receive(now)?;
-        let observer = &mut self.observer;
-        Some((RxToken { token, observer }, tx))
+        self.device.receive(now)
     }
 
     fn transmit(&mut self, now: Instant) -> Option<Self::TxToken<'_>> {
         let token = self.device.transmit(now);
-        self.observer.full |= token.is_none();
+        self.asked = true;
+        self.full |= token.is_none();
         token
     }
 
@@ -293,30 +319,43 @@ impl<D: Device> Device for Link<D> {
     }
 }
 
-pub(super) struct RxToken<'a, T> {
-    token: T,
-    observer: &'a mut Observer,
+/// A device that delivers one frame that was taken from another, and sends one at most.
+pub(super) struct Delivery<'f, T> {
+    frame: &'f [u8],
+    tx: Option<T>,
 }
 
-impl<T: phy::RxToken> phy::RxToken for RxToken<'_, T> {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        let observer = self.observer;
-        self.token.consume(|frame| {
-            if observer.admits(frame) {
-                f(frame)
-            } else {
-                // smoltcp takes no notice of an empty frame.
-                f(&[])
-            }
-        })
-    }
-
-    fn meta(&self) -> phy::PacketMeta {
-        self.token.meta()
+impl<'f, T> Delivery<'f, T> {
+    pub(super) fn new(frame: &'f [u8], tx: T) -> Self {
+        let tx = Some(tx);
+        Self { frame, tx }
     }
 }
 
-/// A device that delivers one frame, in which a neighbour tells us of himself.
+impl<'f, T: phy::TxToken> Device for Delivery<'f, T> {
+    type RxToken<'a>
+        = Frame<'f>
+    where
+        Self: 'a;
+    type TxToken<'a>
+        = T
+    where
+        Self: 'a;
+
+    fn receive(&mut self, _: Instant) -> Option<(Frame<'f>, T)> {
+        Some((Frame(self.frame), self.tx.take()?))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<T> {
+        self.tx.take()
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        DeviceCapabilities::default()
+    }
+}
+
+/// A frame in which a neighbour tells us of himself.
 pub(super) struct Announcement {
     frame: [u8; Self::LONGEST],
     len: usize,
@@ -382,20 +421,9 @@ impl Announcement {
     }
 }
 
-impl Device for Announcement {
-    type RxToken<'a> = Frame<'a>;
-    type TxToken<'a> = Nowhere;
-
-    fn receive(&mut self, _: Instant) -> Option<(Frame<'_>, Nowhere)> {
-        Some((Frame(self.frame.get(..self.len)?), Nowhere))
-    }
-
-    fn transmit(&mut self, _: Instant) -> Option<Nowhere> {
-        Some(Nowhere)
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        DeviceCapabilities::default()
+impl Announcement {
+    pub(super) fn frame(&self) -> &[u8] {
+        &self.frame[..self.len]
     }
 }
 
@@ -404,15 +432,5 @@ pub(super) struct Frame<'a>(&'a [u8]);
 impl phy::RxToken for Frame<'_> {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
         f(self.0)
-    }
-}
-
-/// Where answers to an announcement go. There are none; if there were, they would be announcements too.
-pub(super) struct Nowhere;
-
-impl phy::TxToken for Nowhere {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let mut frame = [0; Announcement::LONGEST];
-        f(&mut frame[..len.min(Announcement::LONGEST)])
     }
 }

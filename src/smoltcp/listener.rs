@@ -2,47 +2,62 @@
 
 use core::net::SocketAddr;
 
-use ::smoltcp::iface::SocketHandle;
 use ::smoltcp::socket::tcp::{Socket, State};
 use ::smoltcp::wire::IpListenEndpoint;
 
 use super::address;
 use super::stack::Sockets;
-use super::tcp::{Signature, TcpTransport};
+use super::table::{Index, List, Phase};
+use super::tcp::TcpTransport;
 use super::udp::NEIGHBOUR_TIMEOUT;
 use crate::{ConnId, Duration, Instant, Now, StreamService, pump_stream, pump_timeout};
 
-/// `N` TCP sockets that listen at one address, made by [`Stack::listen`](super::Stack::listen). 56 bytes each
-/// and 96 besides, on a 64-bit machine; the sockets themselves are in the stack's storage.
+/// `N` TCP sockets that listen at one address, made by [`Stack::listen`](super::Stack::listen). 2 bytes each and
+/// 88 besides, on a 64-bit machine; the sockets themselves are in the stack's memory.
 ///
 /// smoltcp has no backlog: a socket that listens takes one connection. So each connection is on a socket of the
-/// pool, and as many more can come as others listen. When none does,
+/// pool, and as many more can come as others listen. When a connection request (SYN) comes and none does,
 ///
 /// - the oldest connection in TIME-WAIT makes room at once: TIME-WAIT (RFC 9293, section 3.6.1; 10 seconds in
 ///   smoltcp) protects later connections between the same two ports, and is kept for as long as there is room;
-/// - a connection request (SYN) is left without answer, where smoltcp would refuse it, and comes again; for its
-///   sake the oldest half-open connection makes room (its client has not answered our SYN-ACK), but not before
-///   it is 100 ms old; when it is a second old it makes room anyway. So a flood of forged requests cannot shut
-///   others out;
+/// - or else the oldest half-open connection makes room (its client has not answered our SYN-ACK), but not before
+///   it is 100 ms old, so that a flood of forged requests cannot shut others out;
+/// - or else the request is left without answer, where smoltcp would refuse it, and comes again;
 /// - connections that are open are the service's: let its own limit be below `N` (`max_connections` in
 ///   [`greeting::Config`](crate::greeting::Config)), so that it gives one up in time.
 #[derive(Debug)]
 pub struct Listener<const N: usize> {
     local: SocketAddr,
-    endpoint: IpListenEndpoint,
-    slots: [Slot; N],
-    /// Counts the changes of the slots, and so tells the older from the newer.
-    changes: u64,
+    /// Its number in the stack.
+    number: u8,
+    /// The socket of each connection.
+    indices: [Index; N],
+    opened: u64,
+    rejected: u64,
     counters: ListenerCounters,
+    listening: u16,
+}
+
+/// How many listeners a stack can have.
+pub(super) const LISTENERS: usize = 4;
+
+/// What a stack knows of a listener: where it listens, and what its sockets do that are not the service's.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    endpoint: IpListenEndpoint,
+    /// Those that listen.
+    free: List,
+    /// Those that wait for the client's answer, the oldest first.
+    half_open: List,
+    /// Those in TIME-WAIT, the oldest first.
+    time_wait: List,
+    time_wait_recycled: u64,
+    half_open_recycled: u64,
 }
 
 /// How long a half-open connection is left alone while others want to connect: longer than most round trips, or
 /// else a crowd of honest clients far away would shut itself out.
 const HANDSHAKE: Duration = Duration::from_millis(100);
-
-/// How long it is left alone when no other is known to want to: after that our SYN-ACK would be sent again
-/// (RFC 6298, section 2.1).
-const LONG_HANDSHAKE: Duration = Duration::from_secs(1);
 
 /// What a [`Listener`] did with its sockets so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,56 +89,117 @@ pub struct StreamsPumped {
     pub deadline: Option<Instant>,
 }
 
-#[derive(Debug)]
-struct Slot {
-    handle: SocketHandle,
-    phase: Phase,
-    /// When it came into this phase, as a number of [`Listener::changes`].
-    since: u64,
-    /// When that was.
-    at: Instant,
-    /// What the socket looked like after the last pump. `None`: to be pumped in any case.
-    pumped: Option<Signature>,
-    end_told: bool,
-}
+impl Sockets<'_> {
+    /// The number of the listener that takes connections to `to`.
+    pub(super) fn backlog_at(&self, to: SocketAddr) -> Option<u8> {
+        let listens = |backlog: &Backlog| {
+            let bound = backlog.endpoint.addr.and_then(address::ip_addr);
+            // What comes to a broadcast address is no connection (RFC 9293, section 3.9.2.3).
+            let ours = bound.map_or_else(|| self.network.owns(to.ip()), |ip| ip == to.ip());
+            backlog.endpoint.port == to.port() && ours
+        };
+        let number = self.backlogs.iter().position(listens)?;
+        u8::try_from(number).ok()
+    }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// It listens.
-    Free,
-    /// A client has asked for a connection, and has not heard or not answered our consent.
-    HalfOpen,
-    /// It is a connection of the service.
-    Open,
-    /// The service is done with it, the stack perhaps not.
-    Ending,
+    /// A socket that listens, if need be in the place of a connection that does nothing.
+    pub(super) fn room_for_connection(&mut self, backlog: u8, now: Instant) -> Option<Index> {
+        let number = usize::from(backlog);
+        let backlog = self.backlogs.get_mut(number)?;
+        if let Some(index) = backlog.free.first() {
+            return Some(index);
+        }
+        let (list, count) = if backlog.time_wait.first().is_some() {
+            (&mut backlog.time_wait, &mut backlog.time_wait_recycled)
+        } else {
+            (&mut backlog.half_open, &mut backlog.half_open_recycled)
+        };
+        let index = list.first()?;
+        let slot = &self.table.entry(index).slot;
+        if slot.phase == Phase::HalfOpen && now < slot.at + HANDSHAKE {
+            return None;
+        }
+        *count += 1;
+        self.table.unlink(list, index);
+        // Without a poll in between no reset is sent: the peer in TIME-WAIT has no connection any more that it
+        // could reset, and the half-open one learns it with its next segment.
+        self.table.socket::<Socket<'_>>(index).abort();
+        self.listen(index, number);
+        Some(index)
+    }
+
+    /// Takes note of a request that a socket which listened has heard.
+    pub(super) fn connection_asked(
+        &mut self,
+        index: Index,
+        from: SocketAddr,
+        to: SocketAddr,
+        now: Instant,
+    ) {
+        let (socket, slot) = self.table.connection(index);
+        if socket.state() == State::Listen {
+            // It was not a whole one.
+            return;
+        }
+        slot.phase = Phase::HalfOpen;
+        slot.at = now;
+        if let Some(backlog) = self.backlogs.get_mut(usize::from(slot.listener)) {
+            self.table.unlink(&mut backlog.free, index);
+            self.table.push(&mut backlog.half_open, index);
+        }
+        self.table.note_flow(index, from, to.port());
+        self.table.touch(index);
+    }
+
+    /// Lets a socket listen that has no connection and is in no list.
+    fn listen(&mut self, index: Index, number: usize) {
+        self.table.forget_flow(index);
+        self.table.forget_wait(index);
+        let (socket, slot) = self.table.connection(index);
+        slot.phase = Phase::Free;
+        if let Some(backlog) = self.backlogs.get_mut(number) {
+            // The port is not 0, and the socket is closed or listens already.
+            let _ = socket.listen(backlog.endpoint);
+            self.table.push(&mut backlog.free, index);
+        }
+    }
 }
 
 impl<const N: usize> Listener<N> {
+    /// There is room for one more.
     pub(super) fn new(
         sockets: &mut Sockets<'_>,
         local: SocketAddr,
         endpoint: IpListenEndpoint,
-        handles: [SocketHandle; N],
+        indices: [Index; N],
     ) -> Self {
-        for &handle in &handles {
-            // The port is not 0 and the socket is new.
-            let _ = sockets.set.get_mut::<Socket<'_>>(handle).listen(endpoint);
-        }
-        Self {
-            local,
+        let number = sockets.backlogs.len();
+        let _ = sockets.backlogs.push(Backlog {
             endpoint,
-            slots: handles.map(|handle| Slot {
-                handle,
-                phase: Phase::Free,
-                since: 0,
-                at: Instant::ZERO,
-                pumped: None,
-                end_told: false,
-            }),
-            changes: 0,
-            counters: ListenerCounters::default(),
+            free: List::EMPTY,
+            half_open: List::EMPTY,
+            time_wait: List::EMPTY,
+            time_wait_recycled: 0,
+            half_open_recycled: 0,
+        });
+        for (conn, &index) in indices.iter().enumerate() {
+            let slot = &mut sockets.table.entry(index).slot;
+            slot.listener = number as u8;
+            // `Stack::listen` made sure that it is no more than a `ConnId` can count.
+            slot.conn = conn as u16;
+            sockets.listen(index, number);
         }
+        let mut listener = Self {
+            local,
+            number: number as u8,
+            indices,
+            opened: 0,
+            rejected: 0,
+            counters: ListenerCounters::default(),
+            listening: 0,
+        };
+        listener.count(sockets);
+        listener
     }
 
     /// The address it listens at, with the port that it got.
@@ -131,21 +207,18 @@ impl<const N: usize> Listener<N> {
         self.local
     }
 
-    /// What happened so far.
+    /// What happened until the last pump.
     pub fn counters(&self) -> ListenerCounters {
         self.counters
     }
 
-    /// How many of its sockets wait for a connection.
+    /// How many of its sockets waited for a connection at the last pump.
     pub fn listening(&self) -> usize {
-        self.slots
-            .iter()
-            .filter(|slot| slot.phase == Phase::Free)
-            .count()
+        self.listening.into()
     }
 
-    /// Hands new connections to `service`, moves bytes between it and those in which something has changed, and
-    /// makes sure that a socket listens. To be called in every `serve` of [`Stack::turn`](super::Stack::turn).
+    /// Hands new connections to `service`, and moves bytes between it and those in which something has changed. To
+    /// be called in every `serve` of [`Stack::turn`](super::Stack::turn).
     ///
     /// # Panics
     /// If the listener is of another stack than `sockets`.
@@ -157,27 +230,25 @@ impl<const N: usize> Listener<N> {
     ) -> StreamsPumped {
         let mut pumped = StreamsPumped::default();
         pump_timeout(service, now);
-        for index in 0..N {
-            self.step(index, sockets, service, now, &mut pumped);
+        let mut more = false;
+        let mut changed = sockets.table.take_changed(self.number);
+        while let Some(index) = sockets.table.pop_changed(&mut changed) {
+            more |= self.step(index, sockets, service, now, &mut pumped);
         }
         // A service that asks for the same connection for ever must not hold up the others for ever.
         for _ in 0..2 * N {
             let Some(id) = service.poll_ready() else {
                 break;
             };
-            match self.slots.get_mut(id.index()) {
-                Some(slot) if slot.phase == Phase::Open => {
-                    slot.pumped = None;
-                    self.step(id.index(), sockets, service, now, &mut pumped);
+            let index = self.indices.get(id.index()).copied();
+            match index {
+                Some(index) if sockets.table.entry(index).slot.phase == Phase::Open => {
+                    more |= self.step(index, sockets, service, now, &mut pumped);
                 }
                 _ => service.handle_close(now, id),
             }
         }
-        self.keep_listening(sockets, now.monotonic);
-        let more = self
-            .slots
-            .iter()
-            .any(|slot| slot.phase == Phase::Open && slot.pumped.is_none());
+        self.count(sockets);
         pumped.deadline = if more {
             Some(now.monotonic)
         } else {
@@ -186,172 +257,105 @@ impl<const N: usize> Listener<N> {
         pumped
     }
 
-    /// Goes on with one slot.
+    /// Goes on with one connection. Returns whether there is more to do at once.
     fn step<S: StreamService>(
         &mut self,
-        index: usize,
+        index: Index,
         sockets: &mut Sockets<'_>,
         service: &mut S,
         now: Now,
         pumped: &mut StreamsPumped,
-    ) {
-        // `index` is below `N` and `N` is no more than a `ConnId` can count: `Stack::listen` made sure of it.
-        let (Some(slot), Ok(id)) = (self.slots.get_mut(index), u16::try_from(index)) else {
-            return;
-        };
-        let id = ConnId::new(id);
-        let socket = sockets.set.get_mut::<Socket<'_>>(slot.handle);
+    ) -> bool {
+        let mut more = false;
+        let (socket, slot) = sockets.table.connection(index);
+        let id = ConnId::new(slot.conn);
         let before = slot.phase;
-        slot.phase = match (before, socket.state()) {
+        let mut phase = match (before, socket.state()) {
             (Phase::Free | Phase::HalfOpen, State::Listen) => Phase::Free,
-            (Phase::Free | Phase::HalfOpen, State::SynReceived) => Phase::HalfOpen,
-            (Phase::Free | Phase::HalfOpen | Phase::Ending, State::Closed | State::TimeWait) => {
-                Phase::Ending
-            }
+            (Phase::HalfOpen, State::SynReceived) => Phase::HalfOpen,
+            (Phase::Free | Phase::HalfOpen, State::Closed | State::TimeWait) => Phase::Ending,
             (Phase::Free | Phase::HalfOpen, _) => {
                 let peer = socket.remote_endpoint().and_then(address::socket_addr);
                 let accepted = peer.is_some_and(|peer| service.handle_open(now, id, peer).is_ok());
-                slot.pumped = None;
                 slot.end_told = false;
                 if accepted {
                     pumped.opened += 1;
-                    self.counters.opened += 1;
+                    self.opened += 1;
                     Phase::Open
                 } else {
                     pumped.rejected += 1;
-                    self.counters.rejected += 1;
+                    self.rejected += 1;
                     socket.abort();
                     Phase::Ending
                 }
             }
             (phase, _) => phase,
         };
-        if slot.phase == Phase::Open && slot.pumped != Some(Signature::of(socket)) {
+        if phase == Phase::Open {
             let mut transport = TcpTransport::new(socket, &mut slot.end_told);
             let moved = pump_stream(service, id, &mut transport, now);
             pumped.received += moved.received;
             pumped.sent += moved.sent;
-            slot.pumped = (!moved.more).then(|| Signature::of(socket));
+            more = moved.more;
             if moved.closed {
                 pumped.closed += 1;
-                slot.phase = Phase::Ending;
+                phase = Phase::Ending;
             }
         }
-        if slot.phase == Phase::Ending && socket.state() == State::Closed {
-            // The reset is still to be sent, unless the peer is gone so that nobody can tell where to.
-            let unsent = socket.remote_endpoint().is_some();
-            let given_up = before == Phase::Ending && slot.at + NEIGHBOUR_TIMEOUT <= now.monotonic;
-            if unsent && !given_up {
-                sockets.blocked = true;
-            } else {
-                slot.phase = Phase::Free;
-            }
-        }
-        if slot.phase != before {
-            self.changes += 1;
-            slot.since = self.changes;
-            slot.at = now.monotonic;
-            if slot.phase == Phase::Free {
-                self.listen(index, sockets);
-            }
-        }
-    }
-
-    /// Lets the socket of slot `index` listen, in a place behind all those with a connection.
-    ///
-    /// smoltcp hands a segment to the first socket in the set that would have it, and one that listens would have
-    /// a repeated request of a connection that another has already: the connection would be there twice, and be
-    /// reset. New connections come to the first socket that listens; so all that is needed to keep the order is
-    /// to change places with the last connection when one in the middle ends.
-    fn listen(&mut self, index: usize, sockets: &mut Sockets<'_>) {
-        let Some(ours) = self.slots.get(index).map(|slot| slot.handle) else {
-            return;
-        };
-        let last = self
-            .slots
-            .iter()
-            .enumerate()
-            .filter(|&(other, slot)| {
-                let socket = sockets.set.get::<Socket<'_>>(slot.handle);
-                other != index && socket.remote_endpoint().is_some()
-            })
-            .max_by_key(|(_, slot)| slot.handle)
-            .filter(|(_, slot)| slot.handle > ours);
-        let mut place = ours;
-        if let Some((other, slot)) = last {
-            place = slot.handle;
-            let mut two = sockets
-                .set
-                .iter_mut()
-                .filter(|(handle, _)| *handle == ours || *handle == place);
-            if let (Some((_, one)), Some((_, another))) = (two.next(), two.next()) {
-                core::mem::swap(one, another);
-            }
-            for (index, handle) in [(index, place), (other, ours)] {
-                if let Some(slot) = self.slots.get_mut(index) {
-                    slot.handle = handle;
+        let mut again = more;
+        match (phase, socket.state()) {
+            (Phase::Ending, State::TimeWait) => phase = Phase::TimeWait,
+            (Phase::Ending | Phase::TimeWait, State::Closed) => {
+                // The reset is still to be sent, unless the peer is gone so that nobody can tell where to.
+                let unsent = socket.remote_endpoint().is_some();
+                let given_up =
+                    before == Phase::Ending && slot.at + NEIGHBOUR_TIMEOUT <= now.monotonic;
+                if unsent && !given_up {
+                    sockets.blocked = true;
+                    again = true;
+                } else {
+                    phase = Phase::Free;
                 }
             }
+            _ => {}
         }
-        // The port is not 0, and the socket is closed or listens already.
-        let socket = sockets.set.get_mut::<Socket<'_>>(place);
-        let _ = socket.listen(self.endpoint);
+        if phase != before {
+            slot.phase = phase;
+            slot.at = now.monotonic;
+            let number = usize::from(self.number);
+            if let Some(backlog) = sockets.backlogs.get_mut(number) {
+                match before {
+                    Phase::Free => sockets.table.unlink(&mut backlog.free, index),
+                    Phase::HalfOpen => sockets.table.unlink(&mut backlog.half_open, index),
+                    Phase::TimeWait => sockets.table.unlink(&mut backlog.time_wait, index),
+                    Phase::Open | Phase::Ending => {}
+                }
+                if phase == Phase::TimeWait {
+                    sockets.table.push(&mut backlog.time_wait, index);
+                }
+            }
+            if phase == Phase::Free {
+                sockets.listen(index, number);
+            }
+        }
+        sockets.table.touch(index);
+        if again {
+            sockets.table.mark_changed(index);
+        }
+        more
     }
 
-    /// Makes a socket listen if none does, or at least takes care that nobody is refused.
-    fn keep_listening(&mut self, sockets: &mut Sockets<'_>, now: Instant) {
-        let listening = (
-            self.endpoint.addr.and_then(address::ip_addr),
-            self.endpoint.port,
-        );
-        let wanted = sockets.wanted.is_some_and(|wanted| {
-            // Who repeats his request has a half-open connection already, and must not lose it by that.
-            let known = self.slots.iter().any(|slot| {
-                let socket = sockets.set.get::<Socket<'_>>(slot.handle);
-                socket.remote_endpoint().and_then(address::socket_addr) == Some(wanted.by)
-            });
-            wanted.at == listening && !known
-        });
-        if !self.slots.iter().any(|slot| slot.phase == Phase::Free) {
-            self.recycle(sockets, wanted, now);
-        }
-        sockets.starved.retain(|&starved| starved != listening);
-        if !self.slots.iter().any(|slot| slot.phase == Phase::Free) {
-            // It has room for all ports that there can be.
-            let _ = sockets.starved.push(listening);
-        }
-    }
-
-    /// Gives up a connection that does nothing: one in TIME-WAIT, or else one that has been half-open for long,
-    /// or not quite so long if somebody else is `wanted` instead.
-    fn recycle(&mut self, sockets: &mut Sockets<'_>, wanted: bool, now: Instant) {
-        let oldest = |phase: Phase, state: State, least: Duration| {
-            self.slots
-                .iter()
-                .enumerate()
-                .filter(|(_, slot)| slot.phase == phase && slot.at + least <= now)
-                .filter(|(_, slot)| sockets.set.get::<Socket<'_>>(slot.handle).state() == state)
-                .min_by_key(|(_, slot)| slot.since)
-                .map(|(index, _)| index)
+    /// Notes what the user may ask for between two turns.
+    fn count(&mut self, sockets: &Sockets<'_>) {
+        let Some(backlog) = sockets.backlogs.get(usize::from(self.number)) else {
+            return;
         };
-        let patience = if wanted { HANDSHAKE } else { LONG_HANDSHAKE };
-        let (index, count) =
-            if let Some(index) = oldest(Phase::Ending, State::TimeWait, Duration::ZERO) {
-                (index, &mut self.counters.time_wait_recycled)
-            } else if let Some(index) = oldest(Phase::HalfOpen, State::SynReceived, patience) {
-                (index, &mut self.counters.half_open_recycled)
-            } else {
-                return;
-            };
-        *count += 1;
-        if let Some(slot) = self.slots.get_mut(index) {
-            // Without a poll in between no reset is sent: the peer in TIME-WAIT has no connection any more that
-            // it could reset, and the half-open one learns it with its next segment.
-            sockets.set.get_mut::<Socket<'_>>(slot.handle).abort();
-            slot.phase = Phase::Free;
-            self.changes += 1;
-            slot.since = self.changes;
-            self.listen(index, sockets);
-        }
+        self.listening = backlog.free.len;
+        self.counters = ListenerCounters {
+            opened: self.opened,
+            rejected: self.rejected,
+            time_wait_recycled: backlog.time_wait_recycled,
+            half_open_recycled: backlog.half_open_recycled,
+        };
     }
 }

@@ -12,7 +12,7 @@
 //! The stack takes in one frame and then lets the services answer it, because a burst would overrun the small
 //! buffers of its sockets otherwise, and smoltcp drops without a word what they cannot hold.
 //!
-//! Memory comes from the caller and is never given back to anybody else: [`SocketStorage`] for each socket,
+//! Memory comes from the caller and is never given back to anybody else: [`SocketMemory`] for the sockets,
 //! [`UdpBuffers`] and [`TcpBuffers`] for what the sockets hold. See `examples/loopback.rs` for the smallest
 //! complete server.
 //!
@@ -31,6 +31,7 @@ mod news;
 #[cfg(feature = "slaac")]
 mod slaac;
 mod stack;
+mod table;
 mod tcp;
 mod udp;
 
@@ -38,6 +39,7 @@ pub use autoconfiguration::{AddressEvent, Lease};
 pub use dial::{ConnectError, Dial};
 pub use listener::{Listener, ListenerCounters, StreamsPumped};
 pub use stack::{BindError, ConfigError, Sockets, Stack, StackConfig, Turn};
+pub use table::{Memory, SocketEntry, SocketMemory};
 pub use tcp::{Gone, KEEP_ALIVE, TIMEOUT, TcpBuffers, TcpTransport};
 pub use udp::{UdpBuffers, UdpCounters, UdpSocket, UdpTransport};
 

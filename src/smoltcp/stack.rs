@@ -5,26 +5,25 @@ use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ::smoltcp::config::{IFACE_MAX_ADDR_COUNT, IFACE_MAX_ROUTE_COUNT};
-use ::smoltcp::iface::{
-    Config, Interface, PollIngressSingleResult, PollResult, Route, SocketSet, SocketStorage,
-};
-use ::smoltcp::phy::{Device, Medium};
+use ::smoltcp::iface::{Config, Interface, PollResult, Route, SocketSet};
+use ::smoltcp::phy::{Device, Medium, RxToken};
 use ::smoltcp::socket::{Socket, tcp, udp};
 use ::smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, IpListenEndpoint};
 
 use super::address::{self, Network};
 use super::autoconfiguration::Autoconfiguration;
 use super::dial::{ConnectError, Dial};
-use super::link::{Link, Starved, Wanted};
-use super::listener::Listener;
+use super::link::{Delivery, Link, Packet};
+use super::listener::{Backlog, LISTENERS, Listener};
 use super::news::News;
+use super::table::{Memory, Table};
 use super::tcp::prepare;
 use super::udp::{UdpSocket, UdpTransport};
 use crate::random::Rng;
 use crate::{Duration, InUse, Instant, Now, Ports, Protocol, Unreachable, earliest};
 
-/// A TCP/IP stack on one Ethernet device. Some 3,000 bytes (2,500 on a 32-bit
-/// machine with IPv4 alone), besides the device and the sockets.
+/// A TCP/IP stack on one Ethernet device. Some 2,500 bytes (2,100 on a 32-bit machine with IPv4 alone, 500 more with
+/// the features `dhcp` and `slaac`), besides the device and the sockets.
 ///
 /// It answers ARP, neighbour discovery and pings by itself.
 pub struct Stack<'a, D> {
@@ -32,9 +31,6 @@ pub struct Stack<'a, D> {
     iface: Interface,
     pub(super) sockets: Sockets<'a>,
     ports: Ports<PORTS>,
-    /// How many sockets there is memory for, and how many are in use.
-    capacity: usize,
-    pub(super) used: usize,
     pub(super) rng: Rng,
     pub(super) autoconfiguration: Autoconfiguration,
     /// The ephemeral port of the last outgoing connection, counted from the first.
@@ -80,19 +76,26 @@ pub struct Turn {
 /// The sockets of a [`Stack`], as `serve` gets them.
 #[derive(Debug)]
 pub struct Sockets<'a> {
-    pub(super) set: SocketSet<'a>,
+    pub(super) table: Table<'a>,
+    pub(super) backlogs: heapless::Vec<Backlog, LISTENERS>,
     pub(super) network: Network,
     pub(super) device_full: bool,
     /// A service could go on once something has been sent.
     pub(super) blocked: bool,
     /// A service could go on at once.
     pub(super) unread: bool,
-    /// Listeners without a socket that listens.
-    pub(super) starved: Starved,
-    /// The one of them that somebody wanted to connect to.
-    pub(super) wanted: Option<Wanted>,
     /// What the last frame said of a datagram of ours.
     pub(super) news: Option<News>,
+}
+
+/// What became of the next frame.
+enum Taken {
+    /// There is none.
+    None,
+    /// It is none that anything comes of.
+    Dropped,
+    /// A socket may have changed.
+    Processed,
 }
 
 impl<'a> Sockets<'a> {
@@ -106,14 +109,15 @@ impl<'a> Sockets<'a> {
 }
 
 impl<'a, D: Device> Stack<'a, D> {
-    /// A stack on `device`, which must be an Ethernet device, with room for as many sockets as `storage` has.
+    /// A stack on `device`, which must be an Ethernet device, with room for as many sockets as `memory` has.
+    /// `memory` is `&mut` [`SocketMemory`](super::SocketMemory), as a rule.
     ///
     /// # Errors
     /// The configuration contradicts itself, or asks for what smoltcp was not built for.
     pub fn new(
         mut device: D,
         config: &StackConfig<'_>,
-        storage: &'a mut [SocketStorage<'a>],
+        memory: impl Into<Memory<'a>>,
         now: Instant,
     ) -> Result<Self, ConfigError> {
         let capabilities = device.capabilities();
@@ -137,24 +141,22 @@ impl<'a, D: Device> Stack<'a, D> {
         let mut iface_config = Config::new(HardwareAddress::Ethernet(mac));
         iface_config.random_seed = config.seed;
         let iface = Interface::new(iface_config, &mut device, smoltcp_instant(now));
+        let mut rng = Rng::new(config.seed);
         let mut stack = Self {
-            link: Link::new(device, config.mac, network.clone()),
+            link: Link::new(device, config.mac),
             iface,
-            capacity: storage.len(),
-            used: 0,
             sockets: Sockets {
-                set: SocketSet::new(storage),
+                table: Table::new(memory.into(), rng.next_u64() as u32),
+                backlogs: heapless::Vec::new(),
                 network,
                 device_full: false,
                 blocked: false,
                 unread: false,
-                starved: Starved::new(),
-                wanted: None,
                 news: None,
             },
             ports: Ports::new(),
             last_dialed: Rng::new(!config.seed).below(u64::from(u16::MAX)),
-            rng: Rng::new(config.seed),
+            rng,
             autoconfiguration: Autoconfiguration::default(),
         };
         for &(ip, prefix) in config.addresses {
@@ -170,11 +172,12 @@ impl<'a, D: Device> Stack<'a, D> {
     }
 
     /// Takes `ip` for one more address of ours, in the network of the first `prefix` bits. One that is there
-    /// already stays as it is.
+    /// already stays as it is; if it came from the network, it now stays also when the network takes it back.
     ///
     /// # Errors
     /// No host can have that address, or there is no room for another.
     pub fn add_address(&mut self, ip: IpAddr, prefix: u8) -> Result<(), ConfigError> {
+        self.autoconfiguration.disown(ip);
         if self.sockets.network.owns(ip) {
             return Ok(());
         }
@@ -190,15 +193,17 @@ impl<'a, D: Device> Stack<'a, D> {
             let capacity = IFACE_MAX_ADDR_COUNT;
             return Err(ConfigError::TooManyAddresses { capacity });
         }
-        self.link.observer.adopt(&self.sockets.network);
+        self.link.observer.forget();
         Ok(())
     }
 
     /// Gives up the address `ip`, if it is one of ours, and the gateway that is in no network of ours without it.
     ///
-    /// Nothing is said to anybody: connections from that address fall silent, and end when their time is up. A
-    /// socket bound to it stays bound, and hears again when the address comes back.
+    /// Nothing is said to anybody: connections from that address end in the next [`turn`](Self::turn), and their
+    /// peers are not told. A socket bound to it stays bound, sends nothing, and hears again when the address comes
+    /// back.
     pub fn remove_address(&mut self, ip: IpAddr) {
+        self.autoconfiguration.disown(ip);
         let network = &mut self.sockets.network;
         network.addresses.retain(|&(own, _)| own != ip);
         self.iface.update_ip_addrs(|addresses| {
@@ -212,14 +217,17 @@ impl<'a, D: Device> Stack<'a, D> {
         if let Some(gateway) = gateway.filter(|&gateway| !network.on_link(gateway)) {
             self.remove_gateway(gateway);
         }
-        self.link.observer.adopt(&self.sockets.network);
+        self.link.observer.forget();
+        // smoltcp ends a connection from that address when it is asked what the connection has to send.
+        self.sockets.table.touch_all();
     }
 
-    /// Sends what is for another network over `gateway` from now on.
+    /// Sends what is for other networks over `gateway` from now on.
     ///
     /// # Errors
     /// It is not another host on our link, or there is a gateway for its IP version already.
     pub fn add_gateway(&mut self, gateway: IpAddr) -> Result<(), ConfigError> {
+        self.autoconfiguration.disown(gateway);
         let network = &mut self.sockets.network;
         // A gateway behind a gateway would never be found.
         let usable =
@@ -237,12 +245,12 @@ impl<'a, D: Device> Stack<'a, D> {
             return Err(ConfigError::TooManyGateways { capacity });
         }
         *known = Some(gateway);
-        self.link.observer.adopt(&self.sockets.network);
         Ok(())
     }
 
     /// Sends nothing over `gateway` any more.
     pub fn remove_gateway(&mut self, gateway: IpAddr) {
+        self.autoconfiguration.disown(gateway);
         let network = &mut self.sockets.network;
         for known in [&mut network.gateway_v4, &mut network.gateway_v6] {
             if *known == Some(gateway) {
@@ -252,7 +260,6 @@ impl<'a, D: Device> Stack<'a, D> {
         self.iface.routes_mut().update(|routes| {
             routes.retain(|route| address::ip_addr(route.via_router) != Some(gateway));
         });
-        self.link.observer.adopt(&self.sockets.network);
     }
 
     /// Binds a UDP socket to `local` for `owner`, the name of a service. `socket` is `&mut` [`UdpBuffers`], as
@@ -279,10 +286,11 @@ impl<'a, D: Device> Stack<'a, D> {
         socket.close();
         // The port is not 0 and the socket is closed.
         let _ = socket.bind(endpoint);
-        self.used += 1;
-        let handle = self.sockets.set.add(socket);
         let bound = endpoint.addr.and_then(address::ip_addr);
-        Ok(UdpSocket::new(handle, local, bound))
+        let Some(index) = self.sockets.table.add(socket) else {
+            unreachable!("there is room");
+        };
+        Ok(UdpSocket::new(index, local, bound))
     }
 
     /// Frees the port and the socket of `socket`, with what was still in it, and gives its buffers back.
@@ -291,8 +299,7 @@ impl<'a, D: Device> Stack<'a, D> {
     /// If it is a socket of another stack.
     pub fn unbind(&mut self, socket: UdpSocket) -> udp::Socket<'a> {
         self.free_port(Protocol::Udp, socket.local);
-        self.used -= 1;
-        match self.sockets.set.remove(socket.handle) {
+        match self.sockets.table.remove(socket.index) {
             Socket::Udp(socket) => socket,
             #[allow(unreachable_patterns)]
             _ => unreachable!("a UDP socket's handle is of a UDP socket"),
@@ -320,14 +327,17 @@ impl<'a, D: Device> Stack<'a, D> {
             );
         }
         self.check_room(N)?;
+        if self.sockets.backlogs.is_full() {
+            let capacity = LISTENERS;
+            return Err(BindError::TooManyListeners { capacity });
+        }
         let (local, endpoint) = self.take_port(Protocol::Tcp, local, owner)?;
-        self.used += N;
-        let handles = sockets.map(|socket| {
+        let indices = sockets.map(|socket| {
             let mut socket: tcp::Socket<'a> = socket.into();
             prepare(&mut socket);
-            self.sockets.set.add(socket)
+            self.sockets.table.add(socket).unwrap_or_default()
         });
-        Ok(Listener::new(&mut self.sockets, local, endpoint, handles))
+        Ok(Listener::new(&mut self.sockets, local, endpoint, indices))
     }
 
     /// Begins a connection to `to`, from an ephemeral port. `socket` is `&mut`
@@ -341,8 +351,8 @@ impl<'a, D: Device> Stack<'a, D> {
         socket: impl Into<tcp::Socket<'a>>,
     ) -> Result<Dial, ConnectError> {
         let to = SocketAddr::new(to.ip().to_canonical(), to.port());
-        if self.used >= self.capacity {
-            let capacity = self.capacity;
+        if self.sockets.table.room() == 0 {
+            let capacity = self.sockets.table.capacity();
             return Err(ConnectError::NoRoom { capacity });
         }
         let network = &self.sockets.network;
@@ -368,8 +378,11 @@ impl<'a, D: Device> Stack<'a, D> {
         socket
             .connect(self.iface.context(), theirs, ours)
             .map_err(|_| no_route)?;
-        self.used += 1;
-        Ok(Dial::new(self.sockets.set.add(socket), local, to))
+        let Some(index) = self.sockets.table.add(socket) else {
+            unreachable!("there is room");
+        };
+        self.sockets.table.note_flow(index, to, local.port());
+        Ok(Dial::new(index, local, to))
     }
 
     /// Takes the socket of `dial` back, to be used for another connection. One that is not done is reset.
@@ -377,13 +390,13 @@ impl<'a, D: Device> Stack<'a, D> {
     /// # Panics
     /// If it is a connection of another stack.
     pub fn hang_up(&mut self, now: Now, dial: Dial) -> tcp::Socket<'a> {
-        let socket = self.sockets.set.get_mut::<tcp::Socket<'_>>(dial.handle);
+        let socket = self.sockets.table.socket::<tcp::Socket<'_>>(dial.index);
         if socket.is_active() {
             socket.abort();
         }
-        self.send(smoltcp_instant(now.monotonic));
-        self.used -= 1;
-        match self.sockets.set.remove(dial.handle) {
+        self.sockets.table.touch(dial.index);
+        self.send(now.monotonic);
+        match self.sockets.table.remove(dial.index) {
             Socket::Tcp(socket) => socket,
             #[allow(unreachable_patterns)]
             _ => unreachable!("a connection's handle is of a TCP socket"),
@@ -401,52 +414,36 @@ impl<'a, D: Device> Stack<'a, D> {
         budget: u32,
         mut serve: impl FnMut(&mut Sockets<'a>, Now) -> Option<Instant>,
     ) -> Turn {
-        let at = smoltcp_instant(now.monotonic);
-        self.iface.poll_maintenance(at);
+        self.iface.poll_maintenance(smoltcp_instant(now.monotonic));
         self.autoconfigure(now.monotonic);
         // Connections whose time is up end here, and the services must hear of it.
-        self.send(at);
+        self.sockets.table.touch_due(now.monotonic);
+        self.send(now.monotonic);
         let (mut deadline, mut unfinished) = self.serve_and_send(now, &mut serve);
         let mut more = true;
         for _ in 0..budget {
-            self.link.observer.starved.clone_from(&self.sockets.starved);
-            let taken = self
-                .iface
-                .poll_ingress_single(at, &mut self.link, &mut self.sockets.set);
-            self.sockets.wanted = self.link.observer.wanted.take();
-            self.sockets.news = self.link.observer.news.take();
-            match taken {
-                PollIngressSingleResult::None => {
+            match self.take_frame(now.monotonic) {
+                Taken::None => {
                     more = false;
                     break;
                 }
-                PollIngressSingleResult::PacketProcessed if self.sockets.wanted.is_none() => {}
-                _ => {
-                    if let Some(mut announcement) = self.link.announcement() {
-                        self.iface.poll_ingress_single(
-                            at,
-                            &mut announcement,
-                            &mut self.sockets.set,
-                        );
-                    }
+                Taken::Dropped => {}
+                Taken::Processed => {
                     (deadline, unfinished) = self.serve_and_send(now, &mut serve);
                 }
             }
         }
         self.autoconfigure(now.monotonic);
         deadline = earliest(deadline, self.autoconfiguration_timeout(now.monotonic));
+        let due = self.sockets.table.next_timer().map(|(at, _)| at);
+        deadline = earliest(deadline, due);
         let device_full = self.sockets.device_full;
-        let poll_at = self
-            .iface
-            .poll_at(at, &self.sockets.set)
-            .map(|at| Instant::from_micros(u64::try_from(at.total_micros()).unwrap_or(0)));
-        let least = if device_full {
-            now.monotonic + Duration::from_millis(1)
-        } else {
-            now.monotonic
-        };
+        if device_full {
+            let soon = now.monotonic + Duration::from_millis(1);
+            deadline = Some(deadline.map_or(soon, |at| at.max(soon)));
+        }
         Turn {
-            deadline: earliest(deadline, poll_at).map(|at| at.max(least)),
+            deadline: deadline.map(|at| at.max(now.monotonic)),
             more: more || unfinished,
             device_full,
         }
@@ -485,7 +482,7 @@ impl<'a, D: Device> Stack<'a, D> {
             self.sockets.blocked = false;
             self.sockets.unread = false;
             deadline = serve(&mut self.sockets, now);
-            let sent = self.send(smoltcp_instant(now.monotonic));
+            let sent = self.send(now.monotonic);
             if !(self.sockets.unread || self.sockets.blocked && sent) {
                 return (deadline, false);
             }
@@ -493,24 +490,115 @@ impl<'a, D: Device> Stack<'a, D> {
         (deadline, true)
     }
 
-    /// Hands to the device what the sockets have, and returns whether that was anything.
-    fn send(&mut self, at: ::smoltcp::time::Instant) -> bool {
-        self.link.observer.full = false;
-        let mut sent = false;
-        while self
-            .iface
-            .poll_egress(at, &mut self.link, &mut self.sockets.set)
-            == PollResult::SocketStateChanged
-        {
-            sent = true;
+    /// Takes in the next frame.
+    fn take_frame(&mut self, now: Instant) -> Taken {
+        let at = smoltcp_instant(now);
+        let (sockets, iface) = (&mut self.sockets, &mut self.iface);
+        let Link {
+            device, observer, ..
+        } = &mut self.link;
+        let Some((rx, tx)) = device.receive(at) else {
+            return Taken::None;
+        };
+        let taken = rx.consume(|frame| {
+            let packet = observer.admits(frame, &sockets.network)?;
+            let mut asked = None;
+            let index = match packet {
+                Packet::Other => None,
+                Packet::Datagram { to } => sockets.table.datagram_socket(to),
+                Packet::Segment { from, to, asks } => match sockets.table.flow(from, to) {
+                    None if asks => match sockets.backlog_at(to) {
+                        Some(backlog) => {
+                            asked = Some((from, to));
+                            // Without room it is not refused but not answered, as everywhere when a backlog is
+                            // full, and so it comes again.
+                            Some(sockets.room_for_connection(backlog, now)?)
+                        }
+                        None => None,
+                    },
+                    flow => flow,
+                },
+            };
+            // What is nobody's is for smoltcp itself, or refused by it.
+            let mut nobody = SocketSet::new(&mut [][..]);
+            let set = match index {
+                Some(index) => sockets.table.set(index),
+                None => &mut nobody,
+            };
+            iface.poll_ingress_single(at, &mut Delivery::new(frame, tx), set);
+            if let Some(index) = index {
+                if let Some((from, to)) = asked {
+                    sockets.connection_asked(index, from, to, now);
+                }
+                sockets.table.touch(index);
+                sockets.table.mark_changed(index);
+            }
+            Some(())
+        });
+        self.sockets.news = self.link.observer.news.take();
+        if taken.is_none() {
+            return Taken::Dropped;
         }
-        self.sockets.device_full = self.link.observer.full;
+        if let Some(announcement) = self.link.observer.announcement()
+            && let Some(tx) = self.link.device.transmit(at)
+        {
+            // Nothing comes back. So the way out is not used; but it is the same way, and so the same code.
+            let mut delivery = Delivery::new(announcement.frame(), tx);
+            let mut nobody = SocketSet::new(&mut [][..]);
+            self.iface
+                .poll_ingress_single(at, &mut delivery, &mut nobody);
+            self.link.observer.announced();
+            self.sockets.table.touch_unresolved();
+        }
+        if core::mem::take(&mut self.link.observer.heard_of_neighbours) {
+            self.sockets.table.touch_unresolved();
+        }
+        Taken::Processed
+    }
+
+    /// Hands to the device what the sockets have, and returns whether that was anything.
+    fn send(&mut self, now: Instant) -> bool {
+        let at = smoltcp_instant(now);
+        let table = &mut self.sockets.table;
+        self.link.full = false;
+        let mut sent = false;
+        while let Some(index) = table.next_to_send() {
+            let before = table.connection_state(index);
+            let timer = loop {
+                self.link.asked = false;
+                let result = self.iface.poll_egress(at, &mut self.link, table.set(index));
+                let emitted = result == PollResult::SocketStateChanged;
+                sent |= emitted;
+                if emitted {
+                    table.entry(index).waits = false;
+                } else if self.link.asked {
+                    // It had something for a neighbour of whom smoltcp does not know where he is.
+                    table.entry(index).waits = true;
+                }
+                let timer = self.iface.poll_at(at, table.set(index));
+                if self.link.full || !emitted || timer.is_none_or(|timer| timer > at) {
+                    break timer;
+                }
+            };
+            table.set_timer(index, timer.map(instant));
+            if table.connection_state(index) != before {
+                table.mark_changed(index);
+            }
+            if self.link.full {
+                table.touch(index);
+                break;
+            }
+            if table.entry(index).waits {
+                table.await_neighbour(index);
+            }
+        }
+        self.sockets.device_full = self.link.full;
         sent
     }
 
     pub(super) fn check_room(&self, wanted: usize) -> Result<(), BindError> {
-        if self.capacity - self.used < wanted {
-            let capacity = self.capacity;
+        if self.sockets.table.room() < wanted {
+            let capacity = self.sockets.table.capacity();
             return Err(BindError::NoRoom { capacity });
         }
         Ok(())
@@ -585,7 +673,7 @@ impl<'a, D: Device> Stack<'a, D> {
             let registered = !self.ports.is_free(protocol, SocketAddr::new(ip, port));
             let dialed = || {
                 protocol == Protocol::Tcp
-                    && self.sockets.set.iter().any(|(_, socket)| match socket {
+                    && self.sockets.table.sockets().any(|socket| match socket {
                         Socket::Tcp(socket) => socket
                             .local_endpoint()
                             .is_some_and(|local| local.port == port),
@@ -632,7 +720,11 @@ pub(super) fn smoltcp_instant(at: Instant) -> ::smoltcp::time::Instant {
     ::smoltcp::time::Instant::from_micros(i64::try_from(at.micros()).unwrap_or(latest).min(latest))
 }
 
-/// Why a [`Stack`] could not be made.
+fn instant(at: ::smoltcp::time::Instant) -> Instant {
+    Instant::from_micros(u64::try_from(at.total_micros()).unwrap_or(0))
+}
+
+/// Why a [`Stack`] could not be made, or one of its addresses or gateways not be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigError {
     /// The device carries something else than Ethernet frames.
@@ -710,6 +802,11 @@ pub enum BindError {
     },
     /// All ephemeral ports are in use.
     NoPort,
+    /// There are as many listeners as a stack can have.
+    TooManyListeners {
+        /// How many that is.
+        capacity: usize,
+    },
     /// The stack was given no memory for so many sockets more.
     NoRoom {
         /// How many it has.
@@ -729,6 +826,9 @@ impl fmt::Display for BindError {
             Self::InUse(in_use) => in_use.fmt(f),
             Self::NotOurs { ip } => write!(f, "{ip} is no address of this machine"),
             Self::NoPort => f.write_str("all ephemeral ports are in use"),
+            Self::TooManyListeners { capacity } => {
+                write!(f, "no room: the stack has {capacity} listeners already")
+            }
             Self::NoRoom { capacity } => write!(f, "no room: the stack has {capacity} sockets"),
         }
     }

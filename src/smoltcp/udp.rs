@@ -3,7 +3,6 @@
 use core::convert::Infallible;
 use core::net::{IpAddr, SocketAddr};
 
-use ::smoltcp::iface::SocketHandle;
 use ::smoltcp::phy::PacketMeta;
 use ::smoltcp::socket::udp::{PacketBuffer, PacketMetadata, Socket, UdpMetadata};
 use heapless::Vec;
@@ -11,6 +10,7 @@ use heapless::Vec;
 use super::address;
 use super::news::News;
 use super::stack::Sockets;
+use super::table::Index;
 use crate::{Arrival, DatagramTransport, Duration, Instant, Sent, Unreachable};
 
 /// How long a packet may wait for its next hop to say where it is: three requests a second apart
@@ -74,7 +74,7 @@ impl<'a, const PACKETS: usize, const BYTES: usize> From<&'a mut UdpBuffers<PACKE
 /// In [`Stack::turn`](super::Stack::turn), [`Sockets::udp`] makes a [`DatagramTransport`] of it.
 #[derive(Debug)]
 pub struct UdpSocket {
-    pub(super) handle: SocketHandle,
+    pub(super) index: Index,
     pub(super) local: SocketAddr,
     /// The one address of ours it is bound to, if it is one.
     pub(super) bound: Option<IpAddr>,
@@ -104,9 +104,9 @@ pub struct UdpCounters {
 }
 
 impl UdpSocket {
-    pub(super) fn new(handle: SocketHandle, local: SocketAddr, bound: Option<IpAddr>) -> Self {
+    pub(super) fn new(index: Index, local: SocketAddr, bound: Option<IpAddr>) -> Self {
         Self {
-            handle,
+            index,
             local,
             bound,
             heard: None,
@@ -135,7 +135,7 @@ impl UdpSocket {
     /// never, and offers no way to take it out but to close the socket.
     fn watch(&mut self, sockets: &mut Sockets<'_>, now: Instant) {
         let device_full = sockets.device_full;
-        let socket = sockets.set.get_mut::<Socket<'_>>(self.handle);
+        let socket = sockets.table.socket::<Socket<'_>>(self.index);
         let queued = socket.send_queue();
         let moved = self.written.wrapping_sub(queued as u64);
         // A queue of empty datagrams alone has no bytes; it shows when it is full.
@@ -201,7 +201,9 @@ impl<'s, 'a> UdpTransport<'s, 'a> {
     fn source_for(&self, to: SocketAddr) -> Option<IpAddr> {
         let network = &self.sockets.network;
         match (self.state.bound, self.state.heard) {
-            (Some(bound), _) => (bound.is_ipv4() == to.is_ipv4()).then_some(bound),
+            (Some(bound), _) => {
+                Some(bound).filter(|bound| bound.is_ipv4() == to.is_ipv4() && network.owns(*bound))
+            }
             // What came to a broadcast or multicast address is not answered from there.
             (None, Some((peer, ours))) if peer == to && network.owns(ours) => Some(ours),
             (None, _) => network.source_for(to.ip()),
@@ -225,7 +227,7 @@ impl DatagramTransport for UdpTransport<'_, '_> {
             let News { to, why, .. } = news;
             return Ok(Some(Arrival::Unreachable { to, why }));
         }
-        let socket = self.sockets.set.get_mut::<Socket<'_>>(self.state.handle);
+        let socket = self.sockets.table.socket::<Socket<'_>>(self.state.index);
         let Ok((payload, meta)) = socket.recv() else {
             return Ok(None);
         };
@@ -240,7 +242,7 @@ impl DatagramTransport for UdpTransport<'_, '_> {
     }
 
     fn can_send(&mut self, len: usize) -> bool {
-        let socket = self.sockets.set.get_mut::<Socket<'_>>(self.state.handle);
+        let socket = self.sockets.table.socket::<Socket<'_>>(self.state.index);
         let capacity = socket.payload_send_capacity();
         // A service whose longest datagram does not fit may still send shorter ones; see `send`.
         let len = len.min(capacity);
@@ -269,7 +271,7 @@ impl DatagramTransport for UdpTransport<'_, '_> {
             return Ok(Sent::Unreachable(Unreachable::TooLong));
         }
         let state = &mut *self.state;
-        let socket = self.sockets.set.get_mut::<Socket<'_>>(state.handle);
+        let socket = self.sockets.table.socket::<Socket<'_>>(state.index);
         let was_empty = socket.send_queue() == 0;
         let meta = UdpMetadata {
             endpoint,
@@ -290,13 +292,14 @@ impl DatagramTransport for UdpTransport<'_, '_> {
         if !state.waiting.contains(&to) {
             let _ = state.waiting.push(to);
         }
+        self.sockets.table.touch(state.index);
         Ok(Sent::Queued)
     }
 }
 
 impl Drop for UdpTransport<'_, '_> {
     fn drop(&mut self) {
-        let socket = self.sockets.set.get::<Socket<'_>>(self.state.handle);
+        let socket = self.sockets.table.socket::<Socket<'_>>(self.state.index);
         self.sockets.unread |= !self.blocked && socket.can_recv();
     }
 }

@@ -1,9 +1,13 @@
 //! Two stacks at the ends of a simulated cable, under virtual time.
 
+pub mod frames;
+
 use std::net::{IpAddr, SocketAddr};
 
 use smoltalk::sim::{Ethernet, EthernetPort, Impairments};
-use smoltalk::smoltcp::{SocketStorage, Sockets, Stack, StackConfig, TcpBuffers, Turn, UdpBuffers};
+use smoltalk::smoltcp::{
+    Memory, SocketEntry, SocketStorage, Sockets, Stack, StackConfig, TcpBuffers, Turn, UdpBuffers,
+};
 use smoltalk::{Instant, Now, earliest};
 
 pub const QUEUE: usize = 64;
@@ -35,14 +39,23 @@ pub fn host(mac: [u8; 6], addresses: &[(&str, u8)], seed: u64, sockets: usize) -
         gateways: &[],
         seed,
     };
-    let storage: Vec<_> = (0..sockets).map(|_| SocketStorage::EMPTY).collect();
     Stack::new(
         Box::leak(Box::new(Port::new())),
         &config,
-        Box::leak(storage.into_boxed_slice()),
+        memory(sockets),
         Instant::ZERO,
     )
     .unwrap()
+}
+
+/// Room for `sockets` sockets, which lives as long as the test.
+pub fn memory(sockets: usize) -> Memory<'static> {
+    let storage: Vec<_> = (0..sockets).map(|_| SocketStorage::EMPTY).collect();
+    let entries: Vec<_> = (0..sockets).map(|_| SocketEntry::EMPTY).collect();
+    Memory {
+        storage: storage.leak(),
+        entries: entries.leak(),
+    }
 }
 
 pub fn server_host(seed: u64, sockets: usize) -> Host {

@@ -4,10 +4,11 @@
 
 use cortex_m_rt::entry;
 use smoltalk_firmware::app::{self, Memory};
+use smoltalk_firmware::board::ethernet::Ethernet;
 use smoltalk_firmware::board::mps2_an385::{Lan9118, start};
 use static_cell::ConstStaticCell;
 
-static MEMORY: ConstStaticCell<Memory<Lan9118>> = ConstStaticCell::new(Memory::new());
+static MEMORY: ConstStaticCell<Memory<Ethernet<Lan9118>>> = ConstStaticCell::new(Memory::new());
 
 #[entry]
 fn main() -> ! {

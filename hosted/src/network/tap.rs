@@ -8,8 +8,8 @@ use std::os::fd::RawFd;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use smoltalk::smoltcp::{
-    BindError, ConnectError, Dial, Listener, SocketStorage, Sockets, Stack, StackConfig,
-    StreamsPumped, UdpSocket,
+    BindError, ConnectError, Dial, Listener, Memory, SocketEntry, SocketStorage, Sockets, Stack,
+    StackConfig, StreamsPumped, UdpSocket,
 };
 use smoltalk::{
     ConnId, DatagramService, InUse, Instant, Now, Protocol, Pumped, StreamService, earliest, pump,
@@ -85,7 +85,12 @@ impl TapStack {
         let name = device.name().to_owned();
         // A program has one stack, for as long as it runs. What the stack wants is room that outlives it.
         let storage = Vec::from_iter(std::iter::repeat_with(|| SocketStorage::EMPTY).take(SOCKETS));
-        let stack = Stack::new(device, &config, storage.leak(), now)
+        let entries = Vec::from_iter(std::iter::repeat_with(|| SocketEntry::EMPTY).take(SOCKETS));
+        let memory = Memory {
+            storage: storage.leak(),
+            entries: entries.leak(),
+        };
+        let stack = Stack::new(device, &config, memory, now)
             .map_err(|error| Error::usage(format!("TAP device {name}: {error}")))?;
         let mut new = Self {
             stack,

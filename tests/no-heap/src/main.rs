@@ -11,7 +11,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use smoltalk::chat::{self, Chat, ContactBook};
 use smoltalk::greeting::{self, DatagramServer, StreamClient, StreamOutcome, StreamServer};
 use smoltalk::sim::{Ethernet, EthernetPort, Impairments};
-use smoltalk::smoltcp::{SocketStorage, Sockets, Stack, StackConfig, TcpBuffers, UdpBuffers};
+use smoltalk::smoltcp::{SocketMemory, Sockets, Stack, StackConfig, TcpBuffers, UdpBuffers};
 use smoltalk::{Duration, Exchange, Instant, Now, Outcome, Retry, Wall, earliest, pump, time};
 
 #[cfg(feature = "prove-alloc")]
@@ -108,7 +108,7 @@ fn config(mac: u8, addresses: &[(IpAddr, u8)]) -> StackConfig<'_> {
 fn run() -> Result<(), Failed> {
     let anywhere = |port| SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
 
-    let mut storage = [SocketStorage::EMPTY; 7];
+    let mut storage = SocketMemory::<7>::new();
     let mut udp = [const { UdpBuffers::<4, 2048>::new() }; 3];
     let mut tcp = [const { TcpBuffers::<256, 64>::new() }; 4];
     let [v4, v6] = SERVERS;
@@ -181,7 +181,7 @@ fn run() -> Result<(), Failed> {
             .fold(streams.deadline, earliest)
     };
 
-    let mut client_storage = [SocketStorage::EMPTY; 2];
+    let mut client_storage = SocketMemory::<2>::new();
     let mut client_udp = UdpBuffers::<4, 2048>::new();
     let mut client_tcp = [const { TcpBuffers::<256, 256>::new() }; 2];
     let [v4, v6] = CLIENTS;

@@ -1,13 +1,14 @@
 //! Stellaris LM3S6965 Ethernet evaluation board (Texas Instruments, data sheet SPMS042): Cortex-M3, 256 KB of
 //! flash, 64 KB of RAM. QEMU: `-M lm3s6965evb`.
 
-mod ethernet;
+mod stellaris;
 mod uart;
 
-pub use ethernet::Ethernet;
+pub use stellaris::Stellaris;
 pub use uart::Pl011;
 
-use super::{Board, FRAMES, Interrupt};
+use super::ethernet::Ethernet;
+use super::{Board, Interrupt};
 use crate::mmio::Registers;
 
 /// Data sheet, table 2-9.
@@ -17,8 +18,7 @@ const INTERRUPTS: &[Interrupt] = &[Interrupt(5), Interrupt(42)];
 ///
 /// # Panics
 /// If it was started before.
-pub fn start() -> Board<Ethernet, Pl011> {
-    let frames = FRAMES.take();
+pub fn start() -> Board<Ethernet<Stellaris>, Pl011> {
     // SAFETY: the data sheet has system control there, and there is but one `start`.
     let mut system = unsafe { Registers::new(0x400f_e000) };
     run_at_50_megahertz(&mut system);
@@ -29,7 +29,7 @@ pub fn start() -> Board<Ethernet, Pl011> {
     let [d, e, f, _] = system.read(0x1e4).to_le_bytes();
     let factory = [a, b, c, d, e, f];
     // Never written flash is all ones. The address is one for local use (IEEE 802, section 8.4.4).
-    let mac = if factory == [0xff; 6] {
+    let address = if factory == [0xff; 6] {
         [0x02, 0, 0, 0, 0, 0x45]
     } else {
         factory
@@ -42,7 +42,7 @@ pub fn start() -> Board<Ethernet, Pl011> {
     Board {
         name: "lm3s6965evb",
         megahertz: MEGAHERTZ,
-        mac: Ethernet::start(ethernet, mac, frames),
+        mac: Ethernet::new(Stellaris::start(ethernet, address)),
         uart: Pl011::start(uart, MEGAHERTZ * 1_000_000),
         interrupts: INTERRUPTS,
         last_words: uart::last_words,

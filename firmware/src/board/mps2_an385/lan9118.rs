@@ -1,9 +1,6 @@
 //! The SMSC LAN9118 Ethernet controller, or LAN9220 on the board itself (data sheet LAN9118, revision 1.5).
 
-use smoltcp::phy::{self, Device, DeviceCapabilities, Medium};
-use smoltcp::time::Instant;
-
-use crate::board::{FrameBuffer, Frames, MAX_FRAME, Mac, MacCounters};
+use crate::board::ethernet::{Controller, FrameBuffer, MAX_FRAME};
 use crate::mmio::Registers;
 
 const RX_DATA: usize = 0x00;
@@ -40,13 +37,11 @@ const TX_NEEDED: u32 = (8 + MAX_FRAME as u32 + 3) & !3;
 #[derive(Debug)]
 pub struct Lan9118 {
     registers: Registers,
-    mac: [u8; 6],
-    frames: &'static mut Frames,
-    counters: MacCounters,
+    address: [u8; 6],
 }
 
 impl Lan9118 {
-    pub(super) fn start(mut registers: Registers, frames: &'static mut Frames) -> Self {
+    pub(super) fn start(mut registers: Registers) -> Self {
         const READY: u32 = 1;
         const SOFT_RESET: u32 = 1;
         const MUST_BE_ONE: u32 = 1 << 20;
@@ -76,41 +71,8 @@ impl Lan9118 {
         registers.write(TX_CONFIG, TX_ON);
         Self {
             registers,
-            mac: [low[0], low[1], low[2], low[3], high[0], high[1]],
-            frames,
-            counters: MacCounters::default(),
+            address: [low[0], low[1], low[2], low[3], high[0], high[1]],
         }
-    }
-
-    fn has_frame(&self) -> bool {
-        self.registers.read(RX_FIFO) >> 16 & 0xff != 0
-    }
-
-    /// Takes the next frame out of the FIFO into `rx`, and returns its length. `None`: it is none to hand on.
-    fn take_frame(&mut self) -> Option<usize> {
-        let status = self.registers.read(RX_STATUS);
-        let error = status & 1 << 15 != 0;
-        let total = (status >> 16 & 0x3fff) as usize;
-        let words = self.frames.rx.words();
-        // All of it must be taken out, whether there is room for it or not.
-        for index in 0..total.div_ceil(4) {
-            let word = self.registers.read(RX_DATA);
-            if let Some(room) = words.get_mut(index) {
-                *room = word;
-            }
-        }
-        // The check sequence is at the end.
-        let len = total.checked_sub(4)?;
-        (!error && (14..=MAX_FRAME).contains(&len)).then_some(len)
-    }
-
-    fn can_send(&mut self) -> bool {
-        let state = self.registers.read(TX_FIFO);
-        // How frames were sent must be taken out, or there is no room for more news in the end.
-        for _ in 0..state >> 16 & 0xff {
-            self.registers.read(TX_STATUS);
-        }
-        state & 0xffff >= TX_NEEDED
     }
 }
 
@@ -131,95 +93,58 @@ fn write_mac(registers: &mut Registers, register: u32, value: u32) {
     mac_command(registers, register);
 }
 
-impl Mac for Lan9118 {
+impl Controller for Lan9118 {
+    const LEAD: usize = 0;
+
     fn address(&self) -> [u8; 6] {
-        self.mac
+        self.address
     }
 
-    fn listen(&mut self, wake_for_room: bool) -> bool {
-        self.counters.overrun += self.registers.read(RX_DROPPED);
-        self.registers.write(INTERRUPT_STATUS, RX | TX_ROOM);
-        let room = if wake_for_room { TX_ROOM } else { 0 };
-        self.registers.write(INTERRUPT_ENABLE, RX | room);
-        // Looked for after the acknowledgement: a frame that came between the two is seen here.
-        self.has_frame() || wake_for_room && self.can_send()
+    fn has_frame(&mut self) -> bool {
+        self.registers.read(RX_FIFO) >> 16 & 0xff != 0
     }
 
-    fn counters(&self) -> MacCounters {
-        self.counters
-    }
-}
-
-impl Device for Lan9118 {
-    type RxToken<'a> = RxToken<'a>;
-    type TxToken<'a> = TxToken<'a>;
-
-    fn receive(&mut self, _: Instant) -> Option<(RxToken<'_>, TxToken<'_>)> {
-        // A frame is taken in only when its answer could be sent.
-        while self.has_frame() && self.can_send() {
-            let Some(len) = self.take_frame() else {
-                self.counters.malformed += 1;
-                continue;
-            };
-            self.counters.received += 1;
-            let frame = &self.frames.rx.bytes()[..len];
-            let tx = TxToken {
-                registers: &mut self.registers,
-                buffer: &mut self.frames.tx,
-                sent: &mut self.counters.sent,
-            };
-            return Some((RxToken(frame), tx));
+    fn take_frame(&mut self, buffer: &mut FrameBuffer) -> Option<usize> {
+        let status = self.registers.read(RX_STATUS);
+        let error = status & 1 << 15 != 0;
+        let total = (status >> 16 & 0x3fff) as usize;
+        let words = buffer.words();
+        // All of it must be taken out, whether there is room for it or not.
+        for index in 0..total.div_ceil(4) {
+            let word = self.registers.read(RX_DATA);
+            if let Some(room) = words.get_mut(index) {
+                *room = word;
+            }
         }
-        None
+        // The check sequence is at the end.
+        let len = total.checked_sub(4)?;
+        (!error && (14..=MAX_FRAME).contains(&len)).then_some(len)
     }
 
-    fn transmit(&mut self, _: Instant) -> Option<TxToken<'_>> {
-        self.can_send().then_some(TxToken {
-            registers: &mut self.registers,
-            buffer: &mut self.frames.tx,
-            sent: &mut self.counters.sent,
-        })
+    fn can_send(&mut self) -> bool {
+        let state = self.registers.read(TX_FIFO);
+        // How frames were sent must be taken out, or there is no room for more news in the end.
+        for _ in 0..state >> 16 & 0xff {
+            self.registers.read(TX_STATUS);
+        }
+        state & 0xffff >= TX_NEEDED
     }
 
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ethernet;
-        capabilities.max_transmission_unit = MAX_FRAME;
-        capabilities.max_burst_size = Some(1);
-        capabilities
-    }
-}
-
-/// A frame received.
-#[derive(Debug)]
-pub struct RxToken<'a>(&'a [u8]);
-
-impl phy::RxToken for RxToken<'_> {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(self.0)
-    }
-}
-
-/// Room for a frame to send.
-#[derive(Debug)]
-pub struct TxToken<'a> {
-    registers: &'a mut Registers,
-    buffer: &'a mut FrameBuffer,
-    sent: &'a mut u32,
-}
-
-impl phy::TxToken for TxToken<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+    fn send(&mut self, buffer: &mut FrameBuffer, len: usize) {
         const FIRST: u32 = 1 << 13;
         const LAST: u32 = 1 << 12;
-        let result = f(&mut self.buffer.bytes()[..len]);
         let length = len as u32;
         self.registers.write(TX_DATA, FIRST | LAST | length);
         self.registers.write(TX_DATA, length);
-        for &word in &self.buffer.words()[..len.div_ceil(4)] {
+        for &word in &buffer.words()[..len.div_ceil(4)] {
             self.registers.write(TX_DATA, word);
         }
-        *self.sent += 1;
-        result
+    }
+
+    fn acknowledge(&mut self, wake_for_room: bool) -> u32 {
+        self.registers.write(INTERRUPT_STATUS, RX | TX_ROOM);
+        let room = if wake_for_room { TX_ROOM } else { 0 };
+        self.registers.write(INTERRUPT_ENABLE, RX | room);
+        self.registers.read(RX_DROPPED)
     }
 }

@@ -6,7 +6,8 @@ mod uart;
 pub use lan9118::Lan9118;
 pub use uart::Cmsdk;
 
-use super::{Board, FRAMES, Interrupt};
+use super::ethernet::Ethernet;
+use super::{Board, Interrupt};
 use crate::mmio::Registers;
 
 /// UART 0 receive and transmit, Ethernet: AN385, section 4.8.
@@ -19,8 +20,7 @@ const MEGAHERTZ: u32 = 25;
 ///
 /// # Panics
 /// If it was started before.
-pub fn start() -> Board<Lan9118, Cmsdk> {
-    let frames = FRAMES.take();
+pub fn start() -> Board<Ethernet<Lan9118>, Cmsdk> {
     // SAFETY: AN385 has the Ethernet controller there, and there is but one `start`.
     let ethernet = unsafe { Registers::new(0x4020_0000) };
     // SAFETY: AN385 has UART 0 there, and there is but one `start`. `last_words` only writes single bytes when
@@ -29,7 +29,7 @@ pub fn start() -> Board<Lan9118, Cmsdk> {
     Board {
         name: "mps2-an385",
         megahertz: MEGAHERTZ,
-        mac: Lan9118::start(ethernet, frames),
+        mac: Ethernet::new(Lan9118::start(ethernet)),
         uart: Cmsdk::start(uart, MEGAHERTZ * 1_000_000),
         interrupts: INTERRUPTS,
         last_words: uart::last_words,

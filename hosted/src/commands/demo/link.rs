@@ -9,7 +9,7 @@ use smoltalk::greeting::{self, DatagramServer, StreamServer};
 use smoltalk::sim::script::{AUTO_REPLY, EXCHANGES, Exchange, IpVersion, Service, WALL};
 use smoltalk::sim::{Ethernet, EthernetPort, Impairments};
 use smoltalk::smoltcp::{
-    Listener, SocketStorage, Sockets, Stack, StackConfig, TcpBuffers, Turn, UdpBuffers, UdpSocket,
+    Listener, SocketMemory, Sockets, Stack, StackConfig, TcpBuffers, Turn, UdpBuffers, UdpSocket,
 };
 use smoltalk::{DatagramService, Duration, Instant, Now, Protocol, earliest, pump, time};
 use smoltalk_hosted::error::Error;
@@ -231,8 +231,8 @@ fn host(number: u8, addresses: [IpAddr; 2]) -> Result<Host, Error> {
         gateways: &[],
         seed: SEED + u64::from(number),
     };
-    let storage: Vec<_> = (0..CONNECTIONS + 4).map(|_| SocketStorage::EMPTY).collect();
-    Stack::new(Port::new(), &config, storage.leak(), Instant::ZERO).map_err(broken)
+    let memory = Box::leak(Box::new(SocketMemory::<{ CONNECTIONS + 4 }>::new()));
+    Stack::new(Port::new(), &config, memory, Instant::ZERO).map_err(broken)
 }
 
 fn udp_buffers() -> &'static mut UdpBuffers<8, 8192> {
