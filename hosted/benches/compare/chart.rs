@@ -12,7 +12,7 @@ const WIDTH: f64 = 1_000.0;
 const COLUMNS: usize = 2;
 const MARGIN: f64 = 16.0;
 const COLUMN: f64 = (WIDTH - MARGIN) / COLUMNS as f64;
-const NAMES: f64 = 176.0;
+const NAMES: f64 = 196.0;
 const VALUES: f64 = 52.0;
 const BARS: f64 = COLUMN - NAMES - VALUES - MARGIN;
 const HEAD: f64 = 56.0;
@@ -46,10 +46,11 @@ text { fill: #e6edf3 }
 }
 ";
 
-/// The chart of all cases that have a limit.
+/// The chart of all cases that have a limit, and somebody beside it.
 pub fn draw(results: &[CaseResult]) -> String {
     let shown: Vec<&CaseResult> = results
         .iter()
+        .filter(|result| result.rows.len() > 1)
         .filter(|result| result.rows.iter().any(|row| row.role == Role::Limit))
         .collect();
     let total: f64 = shown.iter().map(|result| height(result)).sum();
@@ -99,7 +100,7 @@ fn case(result: &CaseResult, x: f64, y: f64) -> Group {
     let from = x + NAMES;
     let end = y + height(result) - GAP;
     let mut group = Group::new()
-        .add(text(x, y + 16.0, "case", result.case.name))
+        .add(text(x, y + 16.0, "case", result.case.title))
         .add(line("axis", at(from, 1.0), y + TITLE - 4.0, end));
     for (index, row) in result.rows.iter().enumerate() {
         let top = y + TITLE + STEP * index as f64;
@@ -119,16 +120,22 @@ fn case(result: &CaseResult, x: f64, y: f64) -> Group {
             .set("class", class)
             .set("x", from)
             .set("y", top)
-            .set("width", at(0.0, cost).max(1.0))
+            .set("width", rounded(at(0.0, cost).max(1.0)))
             .set("height", BAR)
             .set("rx", 2);
         let cut = if cost > MOST { " »" } else { "" };
         let value = format!("{}{cut}", decimals(cost));
+        let goal = goal(row, metric).map(|goal| at(from, goal));
+        // Behind the mark too, if that is where the figure would be.
+        let mut behind = at(from, cost);
+        if let Some(goal) = goal.filter(|goal| (behind..behind + VALUES / 2.0).contains(goal)) {
+            behind = goal;
+        }
         group = group
             .add(bar)
-            .add(text(at(from, cost) + 6.0, top + 10.0, "small", &value));
-        if let Some(goal) = goal(row, metric) {
-            group = group.add(line("goal", at(from, goal), top - 2.0, top + BAR + 2.0));
+            .add(text(behind + 6.0, top + 10.0, "small", &value));
+        if let Some(goal) = goal {
+            group = group.add(line("goal", goal, top - 2.0, top + BAR + 2.0));
         }
     }
     group
@@ -156,8 +163,13 @@ fn at(from: f64, cost: f64) -> f64 {
     from + BARS * cost.min(MOST) / MOST
 }
 
+/// Finer than anybody can see.
+fn rounded(x: f64) -> f64 {
+    (x * 10.0).round() / 10.0
+}
+
 fn text(x: f64, y: f64, class: &str, text: &str) -> Text {
-    let element = Text::new(text).set("x", x).set("y", y);
+    let element = Text::new(text).set("x", rounded(x)).set("y", y);
     if class.is_empty() {
         element
     } else {
@@ -168,8 +180,8 @@ fn text(x: f64, y: f64, class: &str, text: &str) -> Text {
 fn line(class: &str, x: f64, top: f64, bottom: f64) -> Line {
     Line::new()
         .set("class", class)
-        .set("x1", x)
-        .set("x2", x)
+        .set("x1", rounded(x))
+        .set("x2", rounded(x))
         .set("y1", top)
         .set("y2", bottom)
 }

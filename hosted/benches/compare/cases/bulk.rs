@@ -12,7 +12,7 @@ use crate::place::Tap;
 
 pub static OUT: Case = Case {
     name: "bulk-tap-out",
-    title: "chargen over TAP, one connection: the services' stack sends to the kernel's",
+    title: "chargen over TAP: one connection, sent to the kernel",
     unit: "MB",
     columns: &[Metric::Rate, Metric::Cpu],
     run: |bench, case| {
@@ -23,7 +23,7 @@ pub static OUT: Case = Case {
 
 pub static IN: Case = Case {
     name: "bulk-tap-in",
-    title: "discard over TAP, one connection: the kernel's stack sends to the services'",
+    title: "discard over TAP: one connection, sent by the kernel",
     unit: "MB",
     columns: &[Metric::Rate, Metric::Cpu],
     run: |bench, case| {

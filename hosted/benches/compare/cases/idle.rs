@@ -34,7 +34,7 @@ pub static UDP_TAP: Case = Case {
 
 pub static TCP_HOST: Case = Case {
     name: "idle-tcp-host",
-    title: "TCP greeting on host sockets, 32 clients, beside idle TCP connections",
+    title: "TCP greeting on host sockets, beside idle TCP connections",
     unit: "connection",
     columns: COLUMNS,
     run: |bench, case| run(bench, case, Stack::Host, Active::Tcp),
@@ -42,7 +42,7 @@ pub static TCP_HOST: Case = Case {
 
 pub static TCP_TAP: Case = Case {
     name: "idle-tcp-tap",
-    title: "TCP greeting over TAP, 32 clients, beside idle TCP connections",
+    title: "TCP greeting over TAP, beside idle TCP connections",
     unit: "connection",
     columns: COLUMNS,
     run: |bench, case| run(bench, case, Stack::Tap, Active::Tcp),

@@ -12,7 +12,7 @@ use crate::place::Tap;
 
 pub static HOST: Case = Case {
     name: "latency-host",
-    title: "UDP time on host sockets, one request at a time, servers that sleep",
+    title: "UDP time on host sockets, one request at a time, asleep between",
     unit: "reply",
     columns: COLUMNS,
     run: |bench, case| on_host(bench, case, Waiting::Asleep),
@@ -20,7 +20,7 @@ pub static HOST: Case = Case {
 
 pub static HOST_BUSY: Case = Case {
     name: "latency-host-busy",
-    title: "UDP time on host sockets, one request at a time, servers that never sleep",
+    title: "UDP time on host sockets, one request at a time, never asleep",
     unit: "reply",
     columns: COLUMNS,
     run: |bench, case| on_host(bench, case, Waiting::Busy),
@@ -28,7 +28,7 @@ pub static HOST_BUSY: Case = Case {
 
 pub static TAP: Case = Case {
     name: "latency-tap",
-    title: "UDP time over TAP, one request at a time, servers that sleep",
+    title: "UDP time over TAP, one request at a time, asleep between",
     unit: "reply",
     columns: COLUMNS,
     run: |bench, case| on_tap(bench, case, Waiting::Asleep),
@@ -36,7 +36,7 @@ pub static TAP: Case = Case {
 
 pub static TAP_BUSY: Case = Case {
     name: "latency-tap-busy",
-    title: "UDP time over TAP, one request at a time, servers that never sleep",
+    title: "UDP time over TAP, one request at a time, never asleep",
     unit: "reply",
     columns: COLUMNS,
     run: |bench, case| on_tap(bench, case, Waiting::Busy),

@@ -11,7 +11,7 @@ use crate::contest::{Case, CaseResult, Goal, Metric, Role, Row, Sample};
 
 pub static GENERAL: Case = Case {
     name: "strftime-general",
-    title: "formats of many kinds, on average",
+    title: "strftime: formats of many kinds, on average",
     unit: "format",
     columns: COLUMNS,
     run: |_, case| {
@@ -22,7 +22,7 @@ pub static GENERAL: Case = Case {
 
 pub static DEFAULT: Case = Case {
     name: "strftime-default",
-    title: "the default format, %Y-%m-%d %X",
+    title: "strftime: the default format, %Y-%m-%d %X",
     unit: "format",
     columns: COLUMNS,
     run: |_, case| {
@@ -39,7 +39,7 @@ pub static DEFAULT: Case = Case {
 
 pub static REPEATED: Case = Case {
     name: "strftime-repeated",
-    title: "the default format again, in the same second",
+    title: "strftime: the default format again, in the same second",
     unit: "format",
     columns: COLUMNS,
     run: |_, case| {

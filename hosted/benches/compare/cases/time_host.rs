@@ -20,7 +20,7 @@ pub static CASE: Case = Case {
 /// It says what a server gains from requests that come together, and has no goals of its own.
 pub static BURST: Case = Case {
     name: "udp-time-host-burst",
-    title: "the same, the requests sent 16 at a time with UDP_SEGMENT",
+    title: "UDP time on host sockets, requests sent 16 at a time (UDP_SEGMENT)",
     unit: "reply",
     columns: &[Metric::Cpu, Metric::Rate],
     run: |bench, case| run(bench, case, Sending::Burst, &[Goal::NoneRefused]),

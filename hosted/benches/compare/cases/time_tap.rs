@@ -27,7 +27,7 @@ pub static ONE_FLOW: Case = Case {
 
 pub static MANY_FLOWS: Case = Case {
     name: "udp-time-tap-flows",
-    title: "UDP time over TAP, 64 requests under way, each in a flow of its own",
+    title: "UDP time over TAP, 64 requests under way in as many flows",
     unit: "reply",
     columns: &[Metric::Cpu, Metric::Rate],
     run: |bench, case| {
