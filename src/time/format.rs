@@ -454,7 +454,9 @@ impl Writer<'_> {
         let padding = (spec.width as usize).saturating_sub(characters);
         self.reserve(padding)?;
         let field = self.written(start);
-        field.copy_within(..bytes, padding);
+        for at in (0..bytes).rev() {
+            field.swap(at, at + padding);
+        }
         let fill = if spec.pad == b'0' { b'0' } else { b' ' };
         field.iter_mut().take(padding).for_each(|byte| *byte = fill);
         Ok(())

@@ -8,8 +8,8 @@ use std::os::fd::RawFd;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use smoltalk::smoltcp::{
-    BindError, ConnectError, Dial, Listener, Memory, SocketEntry, SocketStorage, Sockets, Stack,
-    StackConfig, StreamsPumped, UdpSocket,
+    BindError, ConnectError, Dial, Listener, SocketEntry, SocketSlices, SocketStorage, Sockets,
+    Stack, StackConfig, StreamsPumped, UdpSocket,
 };
 use smoltalk::{
     ConnId, DatagramService, InUse, Instant, Now, Protocol, Pumped, StreamService, earliest, pump,
@@ -86,7 +86,7 @@ impl TapStack {
         // A program has one stack, for as long as it runs. What the stack wants is room that outlives it.
         let storage = Vec::from_iter(std::iter::repeat_with(|| SocketStorage::EMPTY).take(SOCKETS));
         let entries = Vec::from_iter(std::iter::repeat_with(|| SocketEntry::EMPTY).take(SOCKETS));
-        let memory = Memory {
+        let memory = SocketSlices {
             storage: storage.leak(),
             entries: entries.leak(),
         };
