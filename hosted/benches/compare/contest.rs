@@ -105,6 +105,11 @@ impl Contender {
 pub trait Load {
     /// Loads the server for about `time`, and returns when everything is answered or given up.
     fn run(&mut self, time: Duration) -> io::Result<Tally>;
+
+    /// How many of the case's units each counts for that is tallied.
+    fn counts(&self) -> f64 {
+        1.0
+    }
 }
 
 /// What a load counted in one turn.
@@ -262,16 +267,17 @@ impl Bench {
         sleep(REST);
         let end = server.cpu()?;
         let spent = if contender.spins { spinning } else { end } - server_before;
-        if tally.units == 0 && contender.role != Role::Peer {
+        if tally.units == 0 && contender.role == Role::Limit {
             return Err(Error::failed(format!(
                 "{}: {name} answered nothing (lost {}, refused {})",
                 case.name, tally.lost, tally.refused
             )));
         }
         let seconds = tally.time.as_secs_f64();
+        let units = |count: u64| count as f64 * load.counts();
         let mut values = vec![
-            (Metric::Rate, tally.units_in_time as f64 / seconds),
-            (Metric::Cpu, spent.as_secs_f64() * 1e6 / tally.units as f64),
+            (Metric::Rate, units(tally.units_in_time) / seconds),
+            (Metric::Cpu, spent.as_secs_f64() * 1e6 / units(tally.units)),
         ];
         if let Some((p50, p99)) = tally.latency {
             values.extend([(Metric::P50, p50), (Metric::P99, p99)]);

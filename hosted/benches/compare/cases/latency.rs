@@ -1,6 +1,7 @@
 //! How long the answer to one request takes, when there is no other.
 
 use std::net::SocketAddrV4;
+use std::time::Duration;
 
 use smoltalk_hosted::error::Error;
 
@@ -67,6 +68,15 @@ impl Waiting {
         }
     }
 
+    /// Long enough for the CPU of one that sleeps to sleep too. In a shorter pause some systems keep it awake and some
+    /// do not, and the same one does both.
+    fn pause(self) -> Duration {
+        match self {
+            Self::Asleep => Duration::from_micros(300),
+            Self::Busy => Duration::ZERO,
+        }
+    }
+
     fn options(self) -> &'static [&'static str] {
         match self {
             Self::Asleep => &[],
@@ -82,7 +92,8 @@ impl Waiting {
         addr: SocketAddrV4,
         server: Running,
     ) -> Result<Contender, Error> {
-        let load = OneByOne::new(addr).map_err(|error| Error::io("the load's socket", &error))?;
+        let load = OneByOne::new(addr, self.pause())
+            .map_err(|error| Error::io("the load's socket", &error))?;
         let mut contender = Contender::new(name, role, self.goals(), server, load);
         contender.spins = self == Self::Busy;
         if contender.spins {

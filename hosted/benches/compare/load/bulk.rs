@@ -12,8 +12,6 @@ use crate::sys::unacknowledged;
 const CHUNK: usize = 256 * 1_024;
 /// For a connection to be there, and for what it carries to go on.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// What is counted: a megabyte.
-const UNIT: u64 = 1_000_000;
 
 /// Seen from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +81,8 @@ impl Bulk {
             bytes += len as u64;
         }
         Ok(Tally {
-            units: bytes / UNIT,
-            units_in_time: bytes / UNIT,
+            units: bytes,
+            units_in_time: bytes,
             time: start.elapsed(),
             ..Tally::default()
         })
@@ -107,16 +105,21 @@ impl Bulk {
             sleep(Duration::from_micros(100));
         }
         Ok(Tally {
-            units: (bytes as u64 - waiting()?) / UNIT,
-            units_in_time: in_time / UNIT,
+            units: bytes as u64 - waiting()?,
+            units_in_time: in_time,
             time: elapsed,
-            lost: waiting()? / UNIT,
+            lost: waiting()?,
             ..Tally::default()
         })
     }
 }
 
 impl Load for Bulk {
+    /// Bytes, of which a million are a unit.
+    fn counts(&self) -> f64 {
+        1e-6
+    }
+
     fn run(&mut self, time: Duration) -> io::Result<Tally> {
         let stream = TcpStream::connect_timeout(&self.server, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;

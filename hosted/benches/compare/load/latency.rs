@@ -1,5 +1,6 @@
 //! One request after the other: how long each answer takes.
 
+use std::hint::spin_loop;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
@@ -10,21 +11,24 @@ use crate::contest::{Load, Tally};
 /// After so long without its answer, a request is lost.
 const LOST_AFTER: Duration = Duration::from_millis(100);
 
-/// A client that asks without a pause, and looks for the answer without sleeping: so all the time that is measured is
+/// A client that looks for the answer without sleeping: so all the time that is measured is
 /// the server's and the way's.
 pub struct OneByOne {
     socket: UdpSocket,
+    pause: Duration,
     /// In nanoseconds.
     times: Vec<u32>,
 }
 
 impl OneByOne {
-    pub fn new(server: SocketAddrV4) -> io::Result<Self> {
+    /// One that lets `pause` go by after each answer.
+    pub fn new(server: SocketAddrV4, pause: Duration) -> io::Result<Self> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         socket.connect(server)?;
         socket.set_nonblocking(true)?;
         Ok(Self {
             socket,
+            pause,
             times: Vec::new(),
         })
     }
@@ -70,6 +74,10 @@ impl Load for OneByOne {
             match self.ask()? {
                 Some(time) => self.times.push(time.as_nanos() as u32),
                 None => tally.lost += 1,
+            }
+            let answered = Instant::now();
+            while answered.elapsed() < self.pause {
+                spin_loop();
             }
         }
         tally.time = start.elapsed();
