@@ -77,7 +77,12 @@ fn run(
 ) -> Result<CaseResult, Error> {
     let mut rows = Vec::new();
     let contenders: [(&str, Role, &str, &'static [Goal]); 2] = [
-        ("glibc", Role::Limit, "strftime-glibc", &[]),
+        (
+            "glibc, gmtime_r and strftime",
+            Role::Limit,
+            "strftime-glibc",
+            &[],
+        ),
         (name, Role::Smoltalk, program, goals),
     ];
     for (name, role, program, goals) in contenders {
