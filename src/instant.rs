@@ -131,8 +131,8 @@ impl Wall {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Zone {
     offset_seconds: i32,
-    name: [u8; Self::MAX_NAME],
-    name_len: u8,
+    /// The name, zeros, and last the name's length: 8 bytes in one, which are compared in one go.
+    name: [u8; Self::MAX_NAME + 1],
 }
 
 impl Zone {
@@ -142,8 +142,7 @@ impl Zone {
     /// Coordinated Universal Time.
     pub const UTC: Self = Self {
         offset_seconds: 0,
-        name: *b"UTC\0\0\0\0",
-        name_len: 3,
+        name: *b"UTC\0\0\0\0\x03",
     };
 
     /// A zone `offset_seconds` east of UTC that people call `name` (`CET`, `+0545`).
@@ -153,12 +152,12 @@ impl Zone {
         if offset_seconds.unsigned_abs() >= 86_400 || name.len() > Self::MAX_NAME {
             return None;
         }
-        let mut bytes = [0; Self::MAX_NAME];
+        let mut bytes = [0; Self::MAX_NAME + 1];
         bytes[..name.len()].copy_from_slice(name.as_bytes());
+        bytes[Self::MAX_NAME] = name.len() as u8;
         Some(Self {
             offset_seconds,
             name: bytes,
-            name_len: name.len() as u8,
         })
     }
 
@@ -170,7 +169,13 @@ impl Zone {
     /// The abbreviation that `%Z` writes.
     pub fn name(&self) -> &str {
         // Made from a `&str` of this very length, so it is UTF-8; the fallback keeps the core free of panics.
-        core::str::from_utf8(&self.name[..usize::from(self.name_len)]).unwrap_or("")
+        let (bytes, len) = self.name_and_len();
+        core::str::from_utf8(&bytes[..len]).unwrap_or("")
+    }
+
+    /// The bytes of [`name`](Self::name) and some more, and how many they are: at most [`Zone::MAX_NAME`].
+    pub(crate) const fn name_and_len(&self) -> (&[u8; Self::MAX_NAME + 1], usize) {
+        (&self.name, self.name[Self::MAX_NAME] as usize)
     }
 }
 

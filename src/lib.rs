@@ -18,8 +18,8 @@
 //!
 //! - A **service** is a protocol's rules as a state machine. It never sees a socket, a clock, a thread or an
 //!   allocator: it is told the time, is handed bytes, and writes into buffers that the caller owns. See
-//!   [`greeting`], [`chat`] and [`time`]; each has a server and a client. [`Exchange`] is the client of all
-//!   that ask one question over datagrams.
+//!   [`greeting`], [`chat`] and [`time`]; each has a server and a client. [`discard`] and [`chargen`] are servers
+//!   for bulk data. [`Exchange`] is the client of all that ask one question over datagrams.
 //! - A **transport** is a socket that never blocks. The `smoltcp` feature brings transports over smoltcp's
 //!   sockets; on an operating system they are a page of code (see the `std_net` example).
 //! - A **pump** moves bytes between the two, and knows nothing of either.
@@ -131,7 +131,10 @@ mod pages {
     mod tutorial {}
 }
 
+pub mod chargen;
 pub mod chat;
+mod connections;
+pub mod discard;
 mod exchange;
 pub mod greeting;
 mod instant;

@@ -207,7 +207,8 @@ pub struct StreamPumped {
     pub more: bool,
 }
 
-/// The most pieces of data that one [`pump_stream`] takes in, so that one busy peer cannot hold up the others.
+/// The most pieces of data that one [`pump_stream`] takes in, and the most that it hands out, so that one busy peer
+/// cannot hold up the others: a service without end never runs dry, and a peer nearby makes room all the time.
 const STREAM_BUDGET: u32 = 16;
 
 /// Moves bytes between `service` and one of its open connections: what has arrived, then what the service has
@@ -227,10 +228,11 @@ where
         more: false,
     };
     let mut budget = STREAM_BUDGET;
+    let mut room = STREAM_BUDGET;
     loop {
         // Writing comes before each reading, so that a service that waits for room to answer is asked first,
         // and after the last, so that what was read is answered now.
-        if write(service, id, conn, now, &mut pumped).is_err() {
+        if write(service, id, conn, now, &mut pumped, &mut room).is_err() {
             pumped.closed = true;
             break;
         }
@@ -244,8 +246,8 @@ where
             Ok(Received::Data(_) | Received::Nothing) => break,
             Ok(Received::End) => {
                 service.handle_end(now, id);
-                pumped.closed =
-                    write(service, id, conn, now, &mut pumped).is_err() || conn.is_closed();
+                pumped.closed = write(service, id, conn, now, &mut pumped, &mut room).is_err()
+                    || conn.is_closed();
                 break;
             }
             Err(_) => {
@@ -271,19 +273,24 @@ pub fn pump_timeout<S: StreamService>(service: &mut S, now: Now) {
 /// The connection is gone, by our doing or another's.
 struct Gone;
 
-/// Writes what `service` has to say, until it is said or there is no more room.
+/// Writes what `service` has to say, until it is said, there is no more room, or `budget` pieces are written.
 fn write<S, T>(
     service: &mut S,
     id: ConnId,
     conn: &mut T,
     now: Now,
     pumped: &mut StreamPumped,
+    budget: &mut u32,
 ) -> Result<(), Gone>
 where
     S: StreamService,
     T: StreamTransport,
 {
     loop {
+        if *budget == 0 {
+            pumped.more = true;
+            return Ok(());
+        }
         let mut flow = Flow::Open;
         let sent = conn.send(|buf| {
             let (len, then) = service.poll_write(now, id, buf);
@@ -302,7 +309,10 @@ where
                 return Ok(());
             }
             (Ok(0), Flow::Open) => return Ok(()),
-            (Ok(len), Flow::Open) => pumped.sent += len,
+            (Ok(len), Flow::Open) => {
+                pumped.sent += len;
+                *budget -= 1;
+            }
         }
     }
 }
@@ -310,6 +320,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chargen;
     use crate::greeting::{Config, DatagramServer, StreamServer};
     use crate::{Exchange, Outcome, Retry};
     use core::convert::Infallible;
@@ -593,6 +604,26 @@ mod tests {
         }
         let pumped = pump_stream(&mut server, id, &mut conn, NOW);
         assert_eq!((pumped.received, pumped.closed), (8, true));
+    }
+
+    #[test]
+    fn a_service_without_end_must_let_others_have_their_turn() {
+        let mut server = chargen::Server::<1>::new(Config::default());
+        let id = ConnId::new(0);
+        server.handle_open(NOW, id, peer(1000)).unwrap();
+        // There is room for ever.
+        let mut conn = Connection::with(&[b"thanks", b""], 10);
+        let pumped = pump_stream(&mut server, id, &mut conn, NOW);
+        assert_eq!((pumped.received, pumped.sent), (6, 160));
+        assert!(pumped.more && !pumped.closed);
+        // That the peer has ended is heard all the same.
+        let pumped = pump_stream(&mut server, id, &mut conn, NOW);
+        assert_eq!((pumped.received, pumped.sent), (0, 160));
+        assert!(pump_stream(&mut server, id, &mut conn, NOW).closed);
+        let mut expected = std::vec![0; 320];
+        chargen::fill(0, &mut expected);
+        assert_eq!(conn.sent, expected);
+        assert_eq!(server.connections(), 0);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::mem::size_of;
 use smoltalk::smoltcp::{
     Listener, SocketEntry, SocketStorage, Stack, TcpBuffers, UdpBuffers, UdpSocket,
 };
-use smoltalk::{Exchange, Ports, Zone, chat, greeting, time};
+use smoltalk::{Exchange, Ports, Zone, chargen, chat, discard, greeting, time};
 
 /// Compilers lay things out differently, so a little less is right too.
 #[track_caller]
@@ -22,6 +22,8 @@ fn services_take_what_is_said() {
     takes(32, size_of::<greeting::DatagramServer>());
     takes(16 * 4 + 88, size_of::<greeting::StreamServer<4>>());
     takes(16 * 1_000 + 88, size_of::<greeting::StreamServer<1_000>>());
+    takes(16 * 100 + 72, size_of::<discard::Server<100>>());
+    takes(16 * 100 + 72, size_of::<chargen::Server<100>>());
     takes(64, size_of::<greeting::StreamClient<0, 0>>());
     takes(
         100 + 200 + 64 + 8,
@@ -32,6 +34,7 @@ fn services_take_what_is_said() {
     takes(4 * 144 + 2 * 2_184 + 1_624, size_of::<chat::Chat<4, 2>>());
     takes(10 * 72 + 8, size_of::<chat::ContactBook<10>>());
     takes(624, size_of::<time::Server>());
+    takes(624 + 16 * 152, size_of::<time::CachingServer<16>>());
     takes(16 * 56 + 8, size_of::<Ports<16>>());
     takes(12, size_of::<Zone>());
 }

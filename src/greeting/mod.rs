@@ -11,9 +11,10 @@ mod datagram;
 mod stream_client;
 mod stream_server;
 
+pub use crate::connections::{Config, Refusal};
 pub use datagram::{DatagramServer, NotGreeted};
 pub use stream_client::{StreamClient, StreamOutcome};
-pub use stream_server::{Config, Counters, Refusal, StreamServer};
+pub use stream_server::{Counters, StreamServer};
 
 /// The default port, TCP and UDP.
 pub const PORT: u16 = 8898;

@@ -1,11 +1,10 @@
 //! The greeting's server over streams.
 
-use core::error::Error;
-use core::fmt;
 use core::net::SocketAddr;
 
 use super::{ANSWER, MAX_GREETING};
-use crate::{ConnId, Duration, Flow, Instant, Now, StreamService};
+use crate::connections::{Config, Connections, Refusal};
+use crate::{ConnId, Flow, Instant, Now, StreamService};
 
 /// Greets up to `N` connections at a time, at 16 bytes each and 88 besides.
 ///
@@ -15,33 +14,10 @@ use crate::{ConnId, Duration, Flow, Instant, Now, StreamService};
 /// one, so that nobody can shut others out by connecting and saying nothing.
 #[derive(Debug)]
 pub struct StreamServer<const N: usize> {
-    config: Config,
-    slots: [Slot; N],
-    /// Connections in the order of their last activity, which is the order of their deadlines.
-    active: Queue,
-    /// Connections to be reset.
-    doomed: Queue,
-    shutting_down: bool,
-    counters: Counters,
-}
-
-/// How a [`StreamServer`] treats its connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// How long a connection may stay silent, and how long it may take to close: 10 seconds by default.
-    pub idle_timeout: Duration,
-    /// How many connections there may be before one must give way; `N` where it is more than that. Leave it
-    /// below the number of connections that the transport can hold, so that a new one can always come in.
-    pub max_connections: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            idle_timeout: Duration::from_secs(10),
-            max_connections: usize::MAX,
-        }
-    }
+    connections: Connections<Greeting, N>,
+    answered: u64,
+    too_long: u64,
+    abandoned: u64,
 }
 
 /// What happened to the connections of a [`StreamServer`] so far.
@@ -62,145 +38,62 @@ pub struct Counters {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Slot {
+struct Greeting {
     state: State,
-    prev: u16,
-    next: u16,
-    deadline: Instant,
     /// Bytes of the greeting so far, up to one more than allowed.
-    greeting_len: u16,
+    len: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    Free,
     Waiting,
     /// This many bytes of the answer are written.
     Answering(u8),
-    Doomed,
 }
-
-/// The ends of a doubly linked list through the slots.
-#[derive(Clone, Copy, Debug)]
-struct Queue {
-    first: u16,
-    last: u16,
-    len: u16,
-}
-
-/// The link that leads nowhere. No slot has this index, since `ConnId` has 65,536 values and `N` is less.
-const NIL: u16 = u16::MAX;
 
 impl<const N: usize> StreamServer<N> {
-    const FITS: () = assert!(
-        N < NIL as usize,
-        "a ConnId names at most 65,535 connections"
-    );
-
     /// A server without connections.
     pub const fn new(config: Config) -> Self {
-        let () = Self::FITS;
-        const EMPTY: Queue = Queue {
-            first: NIL,
-            last: NIL,
-            len: 0,
-        };
         Self {
-            config,
-            slots: [Slot {
-                state: State::Free,
-                prev: NIL,
-                next: NIL,
-                deadline: Instant::ZERO,
-                greeting_len: 0,
-            }; N],
-            active: EMPTY,
-            doomed: EMPTY,
-            shutting_down: false,
-            counters: Counters {
-                opened: 0,
-                answered: 0,
-                too_long: 0,
-                timed_out: 0,
-                evicted: 0,
-                abandoned: 0,
-            },
+            connections: Connections::new(config),
+            answered: 0,
+            too_long: 0,
+            abandoned: 0,
         }
     }
 
     /// What happened so far.
     pub fn counters(&self) -> Counters {
-        self.counters
+        let counts = self.connections.counts();
+        Counters {
+            opened: counts.opened,
+            answered: self.answered,
+            too_long: self.too_long,
+            timed_out: counts.timed_out,
+            evicted: counts.evicted,
+            abandoned: self.abandoned,
+        }
     }
 
     /// How many connections are open, those about to be reset not counted.
     pub fn connections(&self) -> usize {
-        usize::from(self.active.len)
+        self.connections.len()
     }
 
     /// Takes in no more connections, cuts off those that have said nothing, and finishes the others.
     pub fn shut_down(&mut self) {
-        self.shutting_down = true;
-        for index in 0..N {
-            if self.slots[index].state == State::Waiting {
-                self.doom(index as u16);
-            }
+        self.connections
+            .shut_down(|greeting| greeting.state == State::Waiting);
+    }
+
+    fn answer(&mut self, now: Now, id: ConnId) {
+        if let Some(greeting) = self.connections.get_mut(id)
+            && greeting.state == State::Waiting
+        {
+            greeting.state = State::Answering(0);
+            self.connections.renew(now, id);
+            self.answered += 1;
         }
-    }
-
-    fn queue(&mut self, state: State) -> &mut Queue {
-        match state {
-            State::Doomed => &mut self.doomed,
-            State::Free | State::Waiting | State::Answering(_) => &mut self.active,
-        }
-    }
-
-    fn append(&mut self, index: u16) {
-        let state = self.slots[usize::from(index)].state;
-        let queue = self.queue(state);
-        queue.len += 1;
-        let last = core::mem::replace(&mut queue.last, index);
-        let slot = &mut self.slots[usize::from(index)];
-        (slot.prev, slot.next) = (last, NIL);
-        match last {
-            NIL => self.queue(state).first = index,
-            last => self.slots[usize::from(last)].next = index,
-        }
-    }
-
-    fn unlink(&mut self, index: u16) {
-        let Slot {
-            state, prev, next, ..
-        } = self.slots[usize::from(index)];
-        self.queue(state).len -= 1;
-        match prev {
-            NIL => self.queue(state).first = next,
-            prev => self.slots[usize::from(prev)].next = next,
-        }
-        match next {
-            NIL => self.queue(state).last = prev,
-            next => self.slots[usize::from(next)].prev = prev,
-        }
-    }
-
-    fn doom(&mut self, index: u16) {
-        self.unlink(index);
-        self.slots[usize::from(index)].state = State::Doomed;
-        self.append(index);
-    }
-
-    fn answer(&mut self, now: Now, index: u16) {
-        self.unlink(index);
-        let slot = &mut self.slots[usize::from(index)];
-        slot.state = State::Answering(0);
-        slot.deadline = now.monotonic + self.config.idle_timeout;
-        self.append(index);
-        self.counters.answered += 1;
-    }
-
-    /// The slot of `id`, if it is one that this server has.
-    fn slot(&mut self, id: ConnId) -> Option<&mut Slot> {
-        self.slots.get_mut(id.index())
     }
 }
 
@@ -208,75 +101,45 @@ impl<const N: usize> StreamService for StreamServer<N> {
     type Reject = Refusal;
 
     fn handle_open(&mut self, now: Now, id: ConnId, _: SocketAddr) -> Result<(), Refusal> {
-        if self.shutting_down {
-            return Err(Refusal::ShuttingDown);
-        }
-        let most = self.config.max_connections.min(N);
-        if most == 0 || self.slot(id).is_none_or(|slot| slot.state != State::Free) {
-            return Err(Refusal::NoRoom);
-        }
-        if self.connections() >= most {
-            self.counters.evicted += 1;
-            self.doom(self.active.first);
-        }
-        let index = id.index() as u16;
-        let deadline = now.monotonic + self.config.idle_timeout;
-        let slot = &mut self.slots[id.index()];
-        slot.state = State::Waiting;
-        slot.deadline = deadline;
-        slot.greeting_len = 0;
-        self.append(index);
-        self.counters.opened += 1;
-        Ok(())
+        let greeting = Greeting {
+            state: State::Waiting,
+            len: 0,
+        };
+        self.connections.open(now, id, greeting)
     }
 
     fn handle_data(&mut self, now: Now, id: ConnId, data: &[u8]) -> usize {
-        let Some(slot) = self.slot(id) else {
-            return data.len();
-        };
-        let state = slot.state;
-        let before = usize::from(slot.greeting_len);
-        let after = before.saturating_add(data.len()).min(MAX_GREETING + 1);
-        slot.greeting_len = after as u16;
-        if before <= MAX_GREETING && after > MAX_GREETING {
-            self.counters.too_long += 1;
-        }
-        if state == State::Waiting && !data.is_empty() {
-            self.answer(now, id.index() as u16);
+        if let Some(greeting) = self.connections.get_mut(id)
+            && !data.is_empty()
+        {
+            let before = usize::from(greeting.len);
+            let after = before.saturating_add(data.len()).min(MAX_GREETING + 1);
+            greeting.len = after as u16;
+            if before <= MAX_GREETING && after > MAX_GREETING {
+                self.too_long += 1;
+            }
+            self.answer(now, id);
         }
         data.len()
     }
 
     fn handle_end(&mut self, now: Now, id: ConnId) {
-        if self
-            .slot(id)
-            .is_some_and(|slot| slot.state == State::Waiting)
-        {
-            self.answer(now, id.index() as u16);
-        }
+        self.answer(now, id);
     }
 
     fn handle_close(&mut self, _: Now, id: ConnId) {
-        let Some(slot) = self.slot(id) else { return };
-        let state = slot.state;
-        if state == State::Free {
-            return;
-        }
-        self.unlink(id.index() as u16);
-        self.slots[id.index()].state = State::Free;
-        if state == State::Waiting {
-            self.counters.abandoned += 1;
+        if let Some(greeting) = self.connections.close(id)
+            && greeting.state == State::Waiting
+        {
+            self.abandoned += 1;
         }
     }
 
     fn poll_write(&mut self, _: Now, id: ConnId, buf: &mut [u8]) -> (usize, Flow) {
-        let Some(slot) = self.slot(id) else {
-            return (0, Flow::Abort);
-        };
-        match &mut slot.state {
-            State::Free | State::Doomed => (0, Flow::Abort),
-            State::Waiting => (0, Flow::Open),
-            State::Answering(written) => {
+        match self.connections.get_mut(id).map(|kept| &mut kept.state) {
+            None => (0, Flow::Abort),
+            Some(State::Waiting) => (0, Flow::Open),
+            Some(State::Answering(written)) => {
                 let rest = &ANSWER[usize::from(*written)..];
                 let len = rest.len().min(buf.len());
                 buf[..len].copy_from_slice(&rest[..len]);
@@ -292,46 +155,17 @@ impl<const N: usize> StreamService for StreamServer<N> {
 
     fn poll_ready(&mut self) -> Option<ConnId> {
         // It leaves the list with the `handle_close` that follows its reset.
-        match self.doomed.first {
-            NIL => None,
-            index => Some(ConnId::new(index)),
-        }
+        self.connections.doomed()
     }
 
     fn handle_timeout(&mut self, now: Now) {
-        while self.poll_timeout().is_some_and(|at| at <= now.monotonic) {
-            self.counters.timed_out += 1;
-            self.doom(self.active.first);
-        }
+        self.connections.handle_timeout(now);
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        match self.active.first {
-            NIL => None,
-            index => Some(self.slots[usize::from(index)].deadline),
-        }
+        self.connections.deadline()
     }
 }
-
-/// Why a connection was not taken in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The table has no slot for it.
-    NoRoom,
-    /// The server is about to end.
-    ShuttingDown,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NoRoom => "no room for another connection",
-            Self::ShuttingDown => "the server is shutting down",
-        })
-    }
-}
-
-impl Error for Refusal {}
 
 #[cfg(test)]
 mod tests {

@@ -3,14 +3,15 @@
 use core::error::Error;
 use core::fmt;
 
-use chrono::{Datelike, NaiveDate};
-
+use super::DEFAULT_FORMAT;
+use super::calendar::Moment;
 use crate::Wall;
 
 /// Writes the time `wall` into `out` the way `format` says, and returns how many bytes that took.
 ///
 /// It is `wcsftime` of the GNU C Library 2.36 in the C locale, and so Python 3.11's `time.strftime` on Linux, byte
-/// for byte. One pass, no buffer of its own, a few hundred bytes of stack. The result is UTF-8.
+/// for byte. One pass, no buffer of its own, a few hundred bytes of stack. The result is UTF-8. On a 64-bit machine
+/// `%Y-%m-%d %X` takes some 150 instructions, and any other format some 100 and 30 to 60 for each directive.
 ///
 /// A directive is `%`, then any number of flags, a width, one modifier, and a letter:
 ///
@@ -59,12 +60,23 @@ use crate::Wall;
 ///   same local time twice without calling one of them daylight saving time.
 ///
 /// # Errors
-/// See [`FormatError`]. What was written to `out` until then means nothing.
+/// See [`FormatError`]. What was written to `out` until then means nothing, nor does what comes after the result.
 pub fn format(format: &str, wall: &Wall, out: &mut [u8]) -> Result<usize, FormatError> {
-    let moment = Moment::new(wall)?;
-    let mut writer = Writer { out, len: 0 };
-    moment.write(format, &mut writer)?;
-    Ok(writer.len)
+    let moment = Moment::new(wall).ok_or(FormatError::OutOfRange)?;
+    // What most ask for has a way of its own, where every byte has its place.
+    if format == DEFAULT_FORMAT
+        && let Some(len) = write_default(&moment, out)
+    {
+        return Ok(len);
+    }
+    let clock = Clock { wall, moment };
+    let format = format.as_bytes();
+    clock
+        .write(format, out)
+        .ok_or_else(|| match format.contains(&0) {
+            true => FormatError::Nul,
+            false => FormatError::NoRoom,
+        })
 }
 
 /// Why there is no formatted time.
@@ -90,109 +102,245 @@ impl fmt::Display for FormatError {
 
 impl Error for FormatError {}
 
-/// A wall clock's time as people there read it.
-struct Moment<'a> {
+/// The time that is written.
+struct Clock<'a> {
     wall: &'a Wall,
-    date: NaiveDate,
-    hour: u32,
-    minute: u32,
-    second: u32,
+    moment: Moment,
 }
 
 /// What stands between the `%` and the letter of a directive.
 #[derive(Clone, Copy, Default)]
 struct Spec {
-    /// The flag `_`, `-` or `0`, and 0 if there is none.
-    pad: u8,
+    pad: Option<Pad>,
     upper: bool,
     other_case: bool,
     /// In characters; 0 if there is none.
     width: u32,
 }
 
-const DAYS: [&str; 7] = [
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
+/// What goes before a number that is shorter than it should be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pad {
+    /// The flag `0`.
+    Zeros,
+    /// The flag `_`.
+    Spaces,
+    /// The flag `-`: spaces too, and only if there is a width.
+    Nothing,
+}
+
+/// A name, and in the last byte its length.
+type Name = [u8; 10];
+
+const DAYS: [Name; 7] = [
+    name("Sunday"),
+    name("Monday"),
+    name("Tuesday"),
+    name("Wednesday"),
+    name("Thursday"),
+    name("Friday"),
+    name("Saturday"),
 ];
 
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
+const MONTHS: [Name; 12] = [
+    name("January"),
+    name("February"),
+    name("March"),
+    name("April"),
+    name("May"),
+    name("June"),
+    name("July"),
+    name("August"),
+    name("September"),
+    name("October"),
+    name("November"),
+    name("December"),
 ];
 
-impl<'a> Moment<'a> {
-    fn new(wall: &'a Wall) -> Result<Self, FormatError> {
-        let local = wall
-            .unix_seconds
-            .checked_add(i64::from(wall.zone.offset_seconds()))
-            .ok_or(FormatError::OutOfRange)?;
-        let date = i32::try_from(local.div_euclid(86_400))
-            .ok()
-            .and_then(NaiveDate::from_epoch_days)
-            .ok_or(FormatError::OutOfRange)?;
-        let second_of_day = local.rem_euclid(86_400) as u32;
-        Ok(Self {
-            wall,
-            date,
-            hour: second_of_day / 3_600,
-            minute: second_of_day / 60 % 60,
-            second: second_of_day % 60,
-        })
-    }
+const fn name(name: &str) -> Name {
+    let mut bytes = [0; 10];
+    bytes[9] = name.len() as u8;
+    bytes
+        .split_at_mut(name.len())
+        .0
+        .copy_from_slice(name.as_bytes());
+    bytes
+}
 
-    fn write(&self, format: &str, writer: &mut Writer<'_>) -> Result<(), FormatError> {
-        let format = format.as_bytes();
-        let mut at = 0;
-        while let Some(&byte) = format.get(at) {
-            match byte {
-                b'%' => match format.get(at + 1) {
-                    // Most directives are a letter and nothing else, so they have a way of their own.
-                    Some(&letter @ (b'A'..=b'D' | b'F'..=b'N' | b'P'..=b'Z' | b'a'..=b'z')) => {
-                        if !self.write_field(letter, None, Spec::default(), writer)? {
-                            writer.text(&[byte, letter])?;
-                        }
-                        at += 2;
-                    }
-                    _ => at = self.write_directive(format, at, writer)?,
-                },
-                0 => return Err(FormatError::Nul),
-                byte => {
-                    writer.byte(byte)?;
-                    at += 1;
+// Each of these writes at the beginning of `out`, and returns how many bytes that took, or `None` where there was no
+// room for them.
+impl Clock<'_> {
+    /// Everything `format` says. `None` also if it has a NUL character.
+    fn write(&self, mut format: &[u8], out: &mut [u8]) -> Option<usize> {
+        let room = out.len();
+        let mut rest = out;
+        while let [byte, after @ ..] = format {
+            if *byte != b'%' {
+                let field;
+                (field, rest) = rest.split_first_mut()?;
+                *field = *byte;
+                if *byte == 0 {
+                    return None;
                 }
+                format = after;
+                continue;
             }
+            // Most directives are a letter and nothing else, so they have a way of their own.
+            let (text, len, taken) = match *after {
+                [flag @ (b'-' | b'_'), letter, ..] => {
+                    let (text, len) = self.short_with(flag, letter);
+                    (text, len, 3)
+                }
+                [letter, ..] => {
+                    let (text, len) = self.short(letter);
+                    (text, len, 2)
+                }
+                [] => (0, 0, 0),
+            };
+            let (len, taken) = match (len, after.first()) {
+                (0, Some(&letter)) if is_long(letter) => (self.write_long(letter, rest)?, 2),
+                (0, _) => self.write_directive(format, rest)?,
+                _ => (write_beginning(&text.to_le_bytes(), len, rest)?, taken),
+            };
+            rest = rest.get_mut(len..)?;
+            format = format.get(taken..)?;
         }
-        Ok(())
+        Some(room - rest.len())
     }
 
-    /// Writes what the directive at `percent` stands for, and returns where the format goes on after it.
+    /// What `letter` stands for without flags and width, where that has at most 8 bytes (the first one lowest), and
+    /// how many it has. 0 where it is longer, unusual, empty or nothing.
+    // Inlined into a loop, all that does not change there would be computed before it: every field for every format.
     #[inline(never)]
-    fn write_directive(
-        &self,
-        format: &[u8],
-        percent: usize,
-        writer: &mut Writer<'_>,
-    ) -> Result<usize, FormatError> {
-        let mut at = percent + 1;
+    fn short(&self, letter: u8) -> (u64, usize) {
+        const NONE: (u64, usize) = (0, 0);
+        let moment = &self.moment;
+        let two = |number: u32| (u64::from(two(number)), 2);
+        let spaced = |number: u32| (u64::from(spaced(number)), 2);
+        let year = |of: &Moment| match of.century {
+            10..100 => (four(of.century as u32, of.year_of_century), 4),
+            _ => NONE,
+        };
+        let three_of = |name: &Name| {
+            let [a, b, c, ..] = *name;
+            (bytes([a, b, c]), 3)
+        };
+        match letter {
+            b'd' => two(moment.day),
+            b'H' => two(moment.hour),
+            b'I' => two(moment.hour12()),
+            b'm' => two(moment.month),
+            b'M' => two(moment.minute),
+            b'S' => two(moment.second),
+            b'y' => two(moment.year_of_century),
+            b'e' => spaced(moment.day),
+            b'k' => spaced(moment.hour),
+            b'l' => spaced(moment.hour12()),
+            b'U' => two(moment.week_from_sunday()),
+            b'W' => two(moment.week_from_monday()),
+            b'V' => two(moment.thursday().day_of_year() / 7 + 1),
+            b'g' => two(moment.thursday().year_of_century),
+            b'G' => year(&moment.thursday()),
+            b'Y' => year(moment),
+            b'j' => {
+                let day = moment.day_of_year() + 1;
+                (four(day / 100, day % 100) >> 8, 3)
+            }
+            b'u' => (u64::from(b'1') + u64::from(moment.days_from_monday()), 1),
+            b'w' => (u64::from(b'0') + u64::from(moment.days_from_sunday()), 1),
+            b'a' => three_of(day_name(moment)),
+            b'b' | b'h' => three_of(month_name(moment)),
+            b'p' if moment.hour < 12 => (bytes(*b"AM"), 2),
+            b'p' => (bytes(*b"PM"), 2),
+            b'P' if moment.hour < 12 => (bytes(*b"am"), 2),
+            b'P' => (bytes(*b"pm"), 2),
+            b'T' | b'X' => (u64::from_le_bytes(time(moment.hour, moment)), 8),
+            b'D' | b'x' => {
+                let numbers = u64::from(moment.month)
+                    | u64::from(moment.day) << 24
+                    | u64::from(moment.year_of_century) << 48;
+                (digits(numbers, APART) + bytes(*b"00/00/00"), 8)
+            }
+            b'R' => (
+                u64::from_le_bytes(time(moment.hour, moment)) & 0xff_ffff_ffff,
+                5,
+            ),
+            b'z' => {
+                let offset = self.wall.zone.offset_seconds();
+                let sign = if offset < 0 { b'-' } else { b'+' };
+                let minutes = offset.unsigned_abs() / 60;
+                (u64::from(sign) | four(minutes / 60, minutes % 60) << 8, 5)
+            }
+            b'Z' => {
+                let (&name, len) = self.wall.zone.name_and_len();
+                (u64::from_le_bytes(name), len)
+            }
+            b'n' => (bytes(*b"\n"), 1),
+            b't' => (bytes(*b"\t"), 1),
+            b'%' => (bytes(*b"%"), 1),
+            _ => NONE,
+        }
+    }
+
+    /// What [`short`](Self::short) tells of a number of two digits, with the flag `-` or `_`.
+    fn short_with(&self, flag: u8, letter: u8) -> (u64, usize) {
+        if !b"HIMSdeklmy".contains(&letter) {
+            return (0, 0);
+        }
+        let (text, len) = self.short(letter);
+        match (text as u8, flag) {
+            (b'0' | b' ', b'-') => (text >> 8, 1),
+            (b'0', _) => (text ^ 0x10, len),
+            _ => (text, len),
+        }
+    }
+
+    /// What one of the letters of [`is_long`] stands for, without flags and width.
+    #[inline(never)]
+    fn write_long(&self, letter: u8, out: &mut [u8]) -> Option<usize> {
+        let moment = &self.moment;
+        let year = Number::new(moment.year(), 1);
+        match letter {
+            b'A' => write_name(day_name(moment), out),
+            b'B' => write_name(month_name(moment), out),
+            b'F' => {
+                let len = write_number(year, Spec::default(), out)?;
+                let numbers = u64::from(moment.month) << 8 | u64::from(moment.day) << 32;
+                let rest = digits(numbers, 1 << 8 | 1 << 32) + bytes(*b"-00-00");
+                Some(len + write_beginning(&rest.to_le_bytes(), 6, out.get_mut(len..)?)?)
+            }
+            b'r' => {
+                let field = out.first_chunk_mut::<11>()?;
+                field[..8].copy_from_slice(&time(moment.hour12(), moment));
+                field[8..].copy_from_slice(if moment.hour < 12 { b" AM" } else { b" PM" });
+                Some(field.len())
+            }
+            b'c' => {
+                // %a %b %e %T %Y
+                let (field, rest) = out.split_first_chunk_mut::<20>()?;
+                *field = [b' '; 20];
+                field[..3].copy_from_slice(&day_name(moment)[..3]);
+                field[4..7].copy_from_slice(&month_name(moment)[..3]);
+                field[8..10].copy_from_slice(&spaced(moment.day).to_le_bytes());
+                field[11..19].copy_from_slice(&time(moment.hour, moment));
+                Some(field.len() + write_number(year, Spec::default(), rest)?)
+            }
+            // `%s`
+            _ => write_padded(self.wall.unix_seconds, b' ', 0, out),
+        }
+    }
+
+    /// What the directive stands for with which `format` begins. Returns how many bytes were written, and how long the
+    /// directive is.
+    #[inline(never)]
+    fn write_directive(&self, format: &[u8], out: &mut [u8]) -> Option<(usize, usize)> {
+        let mut at = 1;
         let mut spec = Spec::default();
         loop {
             match format.get(at) {
-                Some(&pad @ (b'_' | b'-' | b'0')) => spec.pad = pad,
+                Some(b'0') => spec.pad = Some(Pad::Zeros),
+                Some(b'_') => spec.pad = Some(Pad::Spaces),
+                Some(b'-') => spec.pad = Some(Pad::Nothing),
                 Some(b'^') => spec.upper = true,
                 Some(b'#') => spec.other_case = true,
                 _ => break,
@@ -212,15 +360,19 @@ impl<'a> Moment<'a> {
             at += 1;
             letter = format.get(at).copied();
         }
-        let mut end = at;
-        let mut from = percent;
+        let mut from = 0;
         if let Some(letter) = letter {
             if letter == 0 {
-                return Err(FormatError::Nul);
+                return None;
             }
-            end += 1;
-            if self.write_field(letter, modifier, spec, writer)? {
-                return Ok(end);
+            let end = at + 1;
+            if modifier.is_none_or(|modifier| allows(letter, modifier)) {
+                if let Some(number) = self.moment.number(letter) {
+                    return Some((write_number(number, spec, out)?, end));
+                }
+                if is_long(letter) || b"%DPRTXZabhnptxz".contains(&letter) {
+                    return Some((self.write_text(letter, spec, out)?, end));
+                }
             }
             // Two oddities of glibc's: it looks for the directive's beginning from its end, and finds the wrong
             // `%`; and it has changed the case for a month's name before it looks at the modifier.
@@ -229,162 +381,193 @@ impl<'a> Moment<'a> {
                 b'b' | b'B' | b'h' => spec.upper |= spec.other_case,
                 _ => {}
             }
-            // The whole character, which may have more bytes than the first.
-            while format.get(end).is_some_and(|&byte| is_continuation(byte)) {
-                end += 1;
-            }
+            // The letter may be the first byte of several. The others count for no width, and come as they are.
+            at = end;
         }
-        let start = writer.len;
-        writer.text(format.get(from..end).unwrap_or_default())?;
-        writer.finish(start, spec.upper, spec)?;
-        Ok(end)
+        let len = copy(format.get(from..at)?, out)?;
+        Some((finish(len, spec.upper, spec, out)?, at))
     }
 
-    /// Writes what `letter` stands for, and returns whether it stands for anything.
-    // Inlined into a loop, all that does not change there would be computed before it: every field for every format.
-    #[inline(never)]
-    fn write_field(
-        &self,
-        letter: u8,
-        modifier: Option<u8>,
-        spec: Spec,
-        writer: &mut Writer<'_>,
-    ) -> Result<bool, FormatError> {
-        let start = writer.len;
-        let date = self.date;
-        let mut upper = spec.upper;
-        match (letter, modifier) {
-            // The letters that allow no modifier, or not this one.
-            (b'a' | b'A' | b'D' | b'F' | b'%', Some(_))
-            | (b'c' | b'x' | b'X' | b'Y', Some(b'O'))
-            | (
-                b'b' | b'B' | b'd' | b'e' | b'g' | b'G' | b'h' | b'H' | b'I' | b'j' | b'k' | b'l'
-                | b'm' | b'M' | b'S' | b'U' | b'V' | b'w' | b'W',
-                Some(b'E'),
-            ) => return Ok(false),
-
-            (b'd', _) => writer.two_digits(date.day(), spec)?,
-            (b'H', _) => writer.two_digits(self.hour, spec)?,
-            (b'I', _) => writer.two_digits(self.hour12(), spec)?,
-            (b'm', _) => writer.two_digits(date.month(), spec)?,
-            (b'M', _) => writer.two_digits(self.minute, spec)?,
-            (b'S', _) => writer.two_digits(self.second, spec)?,
-            (b'y', _) => writer.two_digits(date.year().rem_euclid(100) as u32, spec)?,
-            (b'e', _) => writer.spaced(date.day(), spec)?,
-            (b'k', _) => writer.spaced(self.hour, spec)?,
-            (b'l', _) => writer.spaced(self.hour12(), spec)?,
-            (b'Y', _) => writer.year(date.year(), spec)?,
-            (b'C', _) => writer.number(date.year().div_euclid(100), 1, spec)?,
-            (b'j', _) => writer.number(date.ordinal() as i32, 3, spec)?,
-            (b'u', _) => writer.number(date.weekday().number_from_monday() as i32, 1, spec)?,
-            (b'w', _) => writer.number(date.weekday().num_days_from_sunday() as i32, 1, spec)?,
-            (b'U', _) => {
-                let weekday = date.weekday().num_days_from_sunday();
-                writer.two_digits((date.ordinal0() + 7 - weekday) / 7, spec)?;
-            }
-            (b'W', _) => {
-                let weekday = date.weekday().num_days_from_monday();
-                writer.two_digits((date.ordinal0() + 7 - weekday) / 7, spec)?;
-            }
-            (b'V', _) => writer.two_digits(date.iso_week().week(), spec)?,
-            (b'G', _) => writer.year(date.iso_week().year(), spec)?,
-            (b'g', _) => {
-                writer.two_digits(date.iso_week().year().rem_euclid(100) as u32, spec)?;
-            }
-            (b'z', _) => self.write_offset(writer, spec)?,
-
-            // What follows is text: written first, then changed in case, then moved aside for the padding.
-            (b'a' | b'A', _) => {
-                upper |= spec.other_case;
-                let day = date.weekday().num_days_from_sunday() as usize;
-                writer.name(&DAYS, day, letter == b'A')?;
-                writer.finish(start, upper, spec)?;
-            }
-            (b'b' | b'h' | b'B', _) => {
-                upper |= spec.other_case;
-                writer.name(&MONTHS, date.month0() as usize, letter == b'B')?;
-                writer.finish(start, upper, spec)?;
-            }
-            (b'p' | b'P', _) => {
-                let lower = letter == b'P' || spec.other_case;
-                writer.text(match (self.hour < 12, lower) {
-                    (true, false) => b"AM",
-                    (true, true) => b"am",
-                    (false, false) => b"PM",
-                    (false, true) => b"pm",
-                })?;
-                writer.finish(start, upper && !lower, spec)?;
-            }
-            (b'Z', _) => {
-                writer.text(self.wall.zone.name().as_bytes())?;
-                if spec.other_case {
-                    writer.written(start).make_ascii_lowercase();
-                }
-                writer.finish(start, upper && !spec.other_case, spec)?;
-            }
-            (b's', _) => {
-                writer.digits(self.wall.unix_seconds, b' ', 0)?;
-                writer.finish(start, false, spec)?;
-            }
-            (b'T' | b'X', _) => {
-                self.write_time(self.hour, writer)?;
-                writer.finish(start, false, spec)?;
-            }
-            (b'r', _) => {
-                self.write_time(self.hour12(), writer)?;
-                self.write(" %p", writer)?;
-                writer.finish(start, false, spec)?;
-            }
-            (b'c' | b'D' | b'F' | b'R' | b'x', _) => {
-                let parts = match letter {
-                    b'c' => "%a %b %e %T %Y",
-                    b'F' => "%Y-%m-%d",
-                    b'R' => "%H:%M",
-                    _ => "%m/%d/%y",
-                };
-                self.write(parts, writer)?;
-                writer.finish(start, upper, spec)?;
-            }
-            (b'n' | b't' | b'%', _) => {
-                writer.text(match letter {
-                    b'n' => b"\n",
-                    b't' => b"\t",
-                    _ => b"%",
-                })?;
-                writer.finish(start, false, spec)?;
-            }
-
-            _ => return Ok(false),
+    /// The text that `letter` stands for: written first, then changed in case, then moved aside for the padding.
+    fn write_text(&self, letter: u8, spec: Spec, out: &mut [u8]) -> Option<usize> {
+        if letter == b'z' {
+            return self.write_offset(spec, out);
         }
-        Ok(true)
+        let len = match is_long(letter) {
+            true => self.write_long(letter, out)?,
+            false => {
+                let (text, len) = self.short(letter);
+                write_beginning(&text.to_le_bytes(), len, out)?
+            }
+        };
+        let upper = match letter {
+            b'a' | b'A' | b'b' | b'B' | b'h' => spec.upper || spec.other_case,
+            b'p' | b'Z' if spec.other_case => {
+                out.get_mut(..len)?.make_ascii_lowercase();
+                false
+            }
+            b'P' | b'r' => false,
+            _ => spec.upper,
+        };
+        finish(len, upper, spec, out)
     }
 
-    fn hour12(&self) -> u32 {
-        match self.hour % 12 {
-            0 => 12,
-            hour => hour,
-        }
-    }
-
-    fn write_time(&self, hour: u32, writer: &mut Writer<'_>) -> Result<(), FormatError> {
-        let ([h, hh], [m, mm], [s, ss]) = (two(hour), two(self.minute), two(self.second));
-        writer.text(&[h, hh, b':', m, mm, b':', s, ss])
-    }
-
-    /// The zone's offset: glibc pads the sign and the number each to the whole width.
-    fn write_offset(&self, writer: &mut Writer<'_>, spec: Spec) -> Result<(), FormatError> {
+    /// `%z`: the sign and the number are padded each to the whole width.
+    fn write_offset(&self, spec: Spec, out: &mut [u8]) -> Option<usize> {
         let offset = self.wall.zone.offset_seconds();
-        let start = writer.len;
-        writer.text(if offset < 0 { b"-" } else { b"+" })?;
-        writer.finish(start, false, spec)?;
+        let len = write_array([if offset < 0 { b'-' } else { b'+' }], out)?;
+        let len = finish(len, false, spec, out)?;
         let minutes = offset.abs() / 60;
-        writer.number(minutes / 60 * 100 + minutes % 60, 4, spec)
+        let number = Number::new(minutes / 60 * 100 + minutes % 60, 4);
+        Some(len + write_number(number, spec, out.get_mut(len..)?)?)
     }
 }
 
+/// [`DEFAULT_FORMAT`]. `None` also if the year has not four digits.
+fn write_default(moment: &Moment, out: &mut [u8]) -> Option<usize> {
+    let field = out.first_chunk_mut::<19>()?;
+    field[..8].copy_from_slice(&year_and_month(moment)?);
+    field[8..10].copy_from_slice(&two(moment.day).to_le_bytes());
+    field[10] = b' ';
+    field[11..].copy_from_slice(&time(moment.hour, moment));
+    Some(field.len())
+}
+
+/// Whether the letter may have the modifier `E` or `O`.
+fn allows(letter: u8, modifier: u8) -> bool {
+    match letter {
+        b'a' | b'A' | b'D' | b'F' | b'%' => false,
+        b'c' | b'x' | b'X' | b'Y' => modifier == b'E',
+        b'b' | b'B' | b'd' | b'e' | b'g' | b'G' | b'h' | b'H' | b'I' | b'j' | b'k' | b'l'
+        | b'm' | b'M' | b'S' | b'U' | b'V' | b'w' | b'W' => modifier == b'O',
+        _ => true,
+    }
+}
+
+/// A number, and how it is written where flags and width do not say otherwise.
+#[derive(Clone, Copy)]
+struct Number {
+    value: i32,
+    /// In at least so many characters.
+    least: u16,
+    pad: Pad,
+}
+
+impl Number {
+    fn new(value: i32, least: u16) -> Self {
+        Self {
+            value,
+            least,
+            pad: Pad::Zeros,
+        }
+    }
+
+    /// A number padded with a space to two characters.
+    fn spaced(value: u32) -> Self {
+        Self {
+            value: value as i32,
+            least: 2,
+            pad: Pad::Spaces,
+        }
+    }
+}
+
+impl Moment {
+    /// The number that `letter` stands for, if it is one, for flags and widths to work on. Without them it is text of
+    /// a known length, and [`Clock::short`] writes it in a quarter of the steps.
+    // Inlined, everything would be computed before it is known what is asked for.
+    #[inline(never)]
+    fn number(&self, letter: u8) -> Option<Number> {
+        Some(match letter {
+            b'e' => Number::spaced(self.day),
+            b'k' => Number::spaced(self.hour),
+            b'l' => Number::spaced(self.hour12()),
+            b'Y' => Number::new(self.year(), 1),
+            b'C' => Number::new(self.century, 1),
+            b'j' => Number::new(self.day_of_year() as i32 + 1, 3),
+            b'u' => Number::new(self.days_from_monday() as i32 + 1, 1),
+            b'w' => Number::new(self.days_from_sunday() as i32, 1),
+            b'U' => Number::new(self.week_from_sunday() as i32, 2),
+            b'W' => Number::new(self.week_from_monday() as i32, 2),
+            b'V' => Number::new(self.thursday().day_of_year() as i32 / 7 + 1, 2),
+            b'G' => Number::new(self.thursday().year(), 1),
+            b'g' => Number::new(self.thursday().year_of_century as i32, 2),
+            b'd' => Number::new(self.day as i32, 2),
+            b'H' => Number::new(self.hour as i32, 2),
+            b'I' => Number::new(self.hour12() as i32, 2),
+            b'm' => Number::new(self.month as i32, 2),
+            b'M' => Number::new(self.minute as i32, 2),
+            b'S' => Number::new(self.second as i32, 2),
+            b'y' => Number::new(self.year_of_century as i32, 2),
+            _ => return None,
+        })
+    }
+}
+
+/// `%H:%M:%S`, with the hour given.
+fn time(hour: u32, moment: &Moment) -> [u8; 8] {
+    let numbers = u64::from(hour) | u64::from(moment.minute) << 24 | u64::from(moment.second) << 48;
+    (digits(numbers, APART) + bytes(*b"00:00:00")).to_le_bytes()
+}
+
+/// The places of three numbers with a byte between them.
+const APART: u64 = 1 | 1 << 24 | 1 << 48;
+
+/// `%Y-%m-`, if the year has four digits.
+fn year_and_month(moment: &Moment) -> Option<[u8; 8]> {
+    const PLACES: u64 = 1 | 1 << 16 | 1 << 40;
+    let 10..100 = moment.century else { return None };
+    let numbers = u64::from(moment.century as u32)
+        | u64::from(moment.year_of_century) << 16
+        | u64::from(moment.month) << 40;
+    Some((digits(numbers, PLACES) + bytes(*b"0000-00-")).to_le_bytes())
+}
+
+/// Whether the letter stands for text that may have more than 8 bytes.
+fn is_long(letter: u8) -> bool {
+    matches!(letter, b'A' | b'B' | b'F' | b'c' | b'r' | b's')
+}
+
+fn day_name(moment: &Moment) -> &'static Name {
+    let day = moment.days_from_sunday() as usize;
+    DAYS.get(day).unwrap_or(&DAYS[0])
+}
+
+fn month_name(moment: &Moment) -> &'static Name {
+    let month = moment.month as usize - 1;
+    MONTHS.get(month).unwrap_or(&MONTHS[0])
+}
+
+/// Up to 8 bytes as a number, the first one lowest.
+const fn bytes<const N: usize>(text: [u8; N]) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.split_at_mut(N).0.copy_from_slice(&text);
+    u64::from_le_bytes(bytes)
+}
+
 /// Two digits, for a number below 100.
-fn two(value: u32) -> [u8; 2] {
-    [b'0' + (value / 10) as u8, b'0' + (value % 10) as u8]
+fn two(number: u32) -> u16 {
+    digits(number.into(), 1) as u16 + u16::from_le_bytes(*b"00")
+}
+
+/// Two characters, for a number below 100: a space in place of the first zero.
+fn spaced(number: u32) -> u16 {
+    two(number) ^ if number < 10 { 0x10 } else { 0 }
+}
+
+/// Four digits, for two numbers below 100.
+fn four(first: u32, second: u32) -> u64 {
+    let numbers = u64::from(first) | u64::from(second) << 16;
+    digits(numbers, 1 | 1 << 16) + bytes(*b"0000")
+}
+
+/// The digits, as numbers, of several numbers below 100: the tens in the lower byte. Each number has two bytes, the
+/// first of them where `places` has a 1; all other bytes are 0, and stay so.
+fn digits(numbers: u64, places: u64) -> u64 {
+    // 103 / 1024 is a tenth, nearly enough.
+    let tens = ((numbers * 103) >> 10) & (places * 0x0f);
+    // number * 256 - tens * 10 * 256 + tens
+    (numbers << 8) - tens * 2_559
 }
 
 /// Whether a byte of UTF-8 is not the first of its character (RFC 3629, section 3).
@@ -392,137 +575,123 @@ fn is_continuation(byte: u8) -> bool {
     byte & 0b1100_0000 == 0b1000_0000
 }
 
-impl Spec {
-    /// Neither padding nor width.
-    fn is_plain(&self) -> bool {
-        self.pad == 0 && self.width == 0
+/// `text`, all of it.
+fn copy(text: &[u8], out: &mut [u8]) -> Option<usize> {
+    out.get_mut(..text.len())?.copy_from_slice(text);
+    Some(text.len())
+}
+
+/// What [`copy`] does, for a length that the compiler knows.
+fn write_array<const N: usize>(text: [u8; N], out: &mut [u8]) -> Option<usize> {
+    *out.first_chunk_mut()? = text;
+    Some(N)
+}
+
+fn write_name(name: &Name, out: &mut [u8]) -> Option<usize> {
+    write_beginning(name, usize::from(name[9]), out)
+}
+
+/// The first `len` bytes of `text`. Where there is room, all of them are written, since the compiler knows how many
+/// they are; those that are too many are written over by what comes next.
+fn write_beginning<const N: usize>(text: &[u8; N], len: usize, out: &mut [u8]) -> Option<usize> {
+    match out.first_chunk_mut() {
+        Some(field) => {
+            *field = *text;
+            Some(len)
+        }
+        None => copy(text.get(..len)?, out),
     }
 }
 
-/// The caller's buffer, and how much of it is written.
-struct Writer<'a> {
-    out: &'a mut [u8],
-    len: usize,
+/// Puts the `len` bytes of text in upper case, and moves them aside for the padding they need.
+#[inline]
+fn finish(len: usize, upper: bool, spec: Spec, out: &mut [u8]) -> Option<usize> {
+    if upper || spec.width > 0 {
+        change(len, upper, spec, out)
+    } else {
+        Some(len)
+    }
 }
 
-impl Writer<'_> {
-    /// The next `count` bytes, to be written at once.
-    fn reserve(&mut self, count: usize) -> Result<&mut [u8], FormatError> {
-        let end = self.len.saturating_add(count);
-        let field = self.out.get_mut(self.len..end).ok_or(FormatError::NoRoom)?;
-        self.len = end;
-        Ok(field)
+/// What [`finish`] does where there is something to do.
+#[inline(never)]
+fn change(len: usize, upper: bool, spec: Spec, out: &mut [u8]) -> Option<usize> {
+    let text = out.get_mut(..len)?;
+    if upper {
+        text.make_ascii_uppercase();
     }
+    let characters = text.iter().filter(|&&byte| !is_continuation(byte)).count();
+    let padding = (spec.width as usize).saturating_sub(characters);
+    let field = out.get_mut(..len.saturating_add(padding))?;
+    field.copy_within(..len, padding);
+    let fill = if spec.pad == Some(Pad::Zeros) {
+        b'0'
+    } else {
+        b' '
+    };
+    field.iter_mut().take(padding).for_each(|byte| *byte = fill);
+    Some(field.len())
+}
 
-    fn byte(&mut self, byte: u8) -> Result<(), FormatError> {
-        *self.out.get_mut(self.len).ok_or(FormatError::NoRoom)? = byte;
-        self.len += 1;
-        Ok(())
-    }
-
-    fn text(&mut self, text: &[u8]) -> Result<(), FormatError> {
-        self.reserve(text.len())?.copy_from_slice(text);
-        Ok(())
-    }
-
-    /// What was written since the length was `start`.
-    fn written(&mut self, start: usize) -> &mut [u8] {
-        self.out.get_mut(start..self.len).unwrap_or_default()
-    }
-
-    fn name(&mut self, names: &[&str], index: usize, whole: bool) -> Result<(), FormatError> {
-        let name = names.get(index).copied().unwrap_or("?");
-        let name = if whole {
-            name
-        } else {
-            name.get(..3).unwrap_or(name)
+/// A number, as the flags and the width say.
+fn write_number(number: Number, spec: Spec, out: &mut [u8]) -> Option<usize> {
+    let pad = spec.pad.unwrap_or(number.pad);
+    let least = match pad {
+        Pad::Nothing => spec.width,
+        Pad::Zeros | Pad::Spaces => spec.width.max(number.least.into()),
+    };
+    if let (value @ 0..=9999, 0..=4) = (number.value, least)
+        && let Some(field) = out.first_chunk_mut::<4>()
+    {
+        // All four digits and the padding in one go, first things in the lowest byte. What sticks out at the end is
+        // written over by what comes next.
+        let value = value as u32;
+        let characters = four(value / 100, value % 100) as u32;
+        // How many bits are zeros that nobody needs; the last digit always stays.
+        let zeros = (characters & 0x0f0f_0f0f | 1 << 24).trailing_zeros() & !7;
+        let spaces = match pad {
+            Pad::Zeros => 0,
+            Pad::Spaces | Pad::Nothing => 0x1010_1010 & ((1 << zeros) - 1),
         };
-        self.text(name.as_bytes())
+        let skipped = zeros.min(32 - 8 * least);
+        *field = ((characters ^ spaces) >> skipped).to_le_bytes();
+        return Some(4 - skipped as usize / 8);
     }
+    let fill = match pad {
+        Pad::Zeros => b'0',
+        Pad::Spaces | Pad::Nothing => b' ',
+    };
+    write_padded(number.value.into(), fill, least as usize, out)
+}
 
-    /// Puts text written since `start` in upper case, and moves it aside for the padding it needs.
-    fn finish(&mut self, start: usize, upper: bool, spec: Spec) -> Result<(), FormatError> {
-        let text = self.written(start);
-        if upper {
-            text.make_ascii_uppercase();
-        }
-        if spec.width == 0 {
-            return Ok(());
-        }
-        let characters = text.iter().filter(|&&byte| !is_continuation(byte)).count();
-        let bytes = text.len();
-        let padding = (spec.width as usize).saturating_sub(characters);
-        self.reserve(padding)?;
-        let field = self.written(start);
-        for at in (0..bytes).rev() {
-            field.swap(at, at + padding);
-        }
-        let fill = if spec.pad == b'0' { b'0' } else { b' ' };
-        field.iter_mut().take(padding).for_each(|byte| *byte = fill);
-        Ok(())
+/// A number in at least `least` characters: zeros come after its sign, spaces before it.
+#[inline(never)]
+fn write_padded(value: i64, fill: u8, least: usize, out: &mut [u8]) -> Option<usize> {
+    let mut rest = value.unsigned_abs();
+    let (mut count, mut power) = (1, 10);
+    // The absolute value of an `i64` has at most 19 digits, so this power is never more than 10^19.
+    while rest >= power {
+        count += 1;
+        power *= 10;
     }
-
-    /// A number below 100 in two digits, or as the flags and the width say.
-    fn two_digits(&mut self, value: u32, spec: Spec) -> Result<(), FormatError> {
-        if spec.is_plain() {
-            self.text(&two(value))
-        } else {
-            self.number(value as i32, 2, spec)
-        }
+    let is_negative = value < 0;
+    let len = (count + usize::from(is_negative)).max(least);
+    let (padding, digits) = out.get_mut(..len)?.split_at_mut(len - count);
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
     }
-
-    /// A number below 100 that is padded with a space unless the flags say otherwise.
-    fn spaced(&mut self, value: u32, mut spec: Spec) -> Result<(), FormatError> {
-        if spec.pad == 0 {
-            spec.pad = b'_';
-        }
-        self.number(value as i32, 2, spec)
-    }
-
-    fn year(&mut self, year: i32, spec: Spec) -> Result<(), FormatError> {
-        if spec.is_plain() && (1000..=9999).contains(&year) {
-            let ([a, b], [c, d]) = (two(year as u32 / 100), two(year as u32 % 100));
-            self.text(&[a, b, c, d])
-        } else {
-            self.number(year, 1, spec)
-        }
-    }
-
-    /// A number in at least `least` digits, or as the flags and the width say.
-    #[inline(never)]
-    fn number(&mut self, value: i32, least: u32, spec: Spec) -> Result<(), FormatError> {
-        let (fill, least) = match spec.pad {
-            b'-' => (b' ', spec.width),
-            b'_' => (b' ', spec.width.max(least)),
-            _ => (b'0', spec.width.max(least)),
+    padding.fill(fill);
+    if is_negative {
+        let sign = match fill {
+            b'0' => padding.first_mut(),
+            _ => padding.last_mut(),
         };
-        self.digits(value.into(), fill, least as usize)
-    }
-
-    /// A number in at least `least` characters: zeros come after its sign, spaces before it.
-    #[inline(never)]
-    fn digits(&mut self, value: i64, fill: u8, least: usize) -> Result<(), FormatError> {
-        let mut rest = value.unsigned_abs();
-        let count = rest.checked_ilog10().map_or(1, |log| log as usize + 1);
-        let is_negative = value < 0;
-        let field = self.reserve((count + usize::from(is_negative)).max(least))?;
-        let (padding, digits) = field.split_at_mut(field.len() - count);
-        for digit in digits.iter_mut().rev() {
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
+        if let Some(sign) = sign {
+            *sign = b'-';
         }
-        padding.fill(fill);
-        if is_negative {
-            let sign = match fill {
-                b'0' => padding.first_mut(),
-                _ => padding.last_mut(),
-            };
-            if let Some(sign) = sign {
-                *sign = b'-';
-            }
-        }
-        Ok(())
     }
+    Some(len)
 }
 
 #[cfg(test)]

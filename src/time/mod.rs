@@ -17,11 +17,13 @@
 //! An answer can be empty (`%Z` in a zone without a name). It is sent, as Python would: a datagram without
 //! payload is legal (RFC 768).
 
+mod cache;
+mod calendar;
 mod format;
 mod server;
 
 pub use format::{FormatError, format};
-pub use server::{Counters, NotAnswered, Server};
+pub use server::{CachingServer, Counters, NotAnswered, Server};
 
 /// The default port (UDP).
 pub const PORT: u16 = 9000;

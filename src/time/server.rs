@@ -4,6 +4,7 @@ use core::error::Error;
 use core::fmt;
 use core::net::SocketAddr;
 
+use super::cache::Cache;
 use super::{DEFAULT_FORMAT, FormatError, MAX_ANSWER, MAX_FORMAT, format};
 use crate::{DatagramService, Instant, Now, Transmit, may_answer};
 
@@ -18,8 +19,15 @@ const ALWAYS_ALLOWED: usize = 64;
 ///
 /// An answer is never more than 8 times as long as its request, 64 bytes aside: whoever forges the address of
 /// another cannot use this server to flood it. QUIC has such a limit for the same reason (RFC 9000, section 8).
+pub type Server = CachingServer<0>;
+
+/// A [`Server`] that remembers the answers of this second to up to `N` formats, at 152 bytes each.
+///
+/// It gives the same answers. A busy one is asked the same again and again, and then spends a few instructions where
+/// [`format`](fn@format) takes hundreds. Formats and answers of more than 64 bytes are not kept.
 #[derive(Clone, Debug)]
-pub struct Server {
+pub struct CachingServer<const N: usize> {
+    cache: Cache<N>,
     answer: [u8; MAX_ANSWER],
     transmit: Option<Transmit>,
     counters: Counters,
@@ -65,10 +73,11 @@ impl Counters {
     }
 }
 
-impl Server {
+impl<const N: usize> CachingServer<N> {
     /// A server with nobody to answer.
     pub const fn new() -> Self {
         Self {
+            cache: Cache::new(),
             answer: [0; MAX_ANSWER],
             transmit: None,
             counters: Counters {
@@ -100,6 +109,12 @@ impl Server {
         if request.len() > MAX_FORMAT {
             return Err(NotAnswered::FormatTooLong);
         }
+        if let Some(wall) = &now.wall
+            && let Some(len) = self.cache.copy(request, wall, &mut self.answer)
+        {
+            self.transmit = Some(Transmit { to: from, len });
+            return Ok(());
+        }
         let asked = match core::str::from_utf8(request).map_err(|_| NotAnswered::NotUtf8)? {
             "" => DEFAULT_FORMAT,
             asked => asked,
@@ -112,18 +127,21 @@ impl Server {
             FormatError::Nul => NotAnswered::Nul,
             FormatError::OutOfRange => NotAnswered::OutOfRange,
         })?;
+        let answer = room.get(..len).unwrap_or_default();
+        let any = self.counters.answered;
+        self.cache.keep(request, &wall, answer, any);
         self.transmit = Some(Transmit { to: from, len });
         Ok(())
     }
 }
 
-impl Default for Server {
+impl<const N: usize> Default for CachingServer<N> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl DatagramService for Server {
+impl<const N: usize> DatagramService for CachingServer<N> {
     const MAX_DATAGRAM: usize = MAX_ANSWER;
     type Reject = NotAnswered;
 
@@ -196,6 +214,7 @@ mod tests {
     use super::*;
     use crate::{Wall, Zone};
     use proptest::prelude::*;
+    use proptest::sample::select;
     use std::string::String;
     use std::vec::Vec;
 
@@ -216,7 +235,11 @@ mod tests {
         }
     }
 
-    fn ask(server: &mut Server, now: Now, request: &[u8]) -> Result<Vec<u8>, NotAnswered> {
+    fn ask<const N: usize>(
+        server: &mut CachingServer<N>,
+        now: Now,
+        request: &[u8],
+    ) -> Result<Vec<u8>, NotAnswered> {
         server.handle_datagram(now, CLIENT, request)?;
         let mut buf = [0; Server::MAX_DATAGRAM];
         let transmit = server.poll_transmit(now, &mut buf).unwrap();
@@ -332,9 +355,106 @@ mod tests {
     #[test]
     fn it_takes_as_much_memory_as_it_says() {
         assert_eq!(size_of::<Server>(), 624);
+        assert_eq!(size_of::<CachingServer<10>>(), 624 + 10 * 152);
     }
 
+    #[test]
+    fn an_answer_is_remembered_for_its_second_in_its_zone_only() {
+        let mut server = CachingServer::<2>::new();
+        let at = |unix_seconds, zone| Now {
+            wall: Some(Wall {
+                unix_seconds,
+                zone,
+                ..Wall::utc(0)
+            }),
+            ..now()
+        };
+        let utc = Zone::UTC;
+        let named = Zone::new(0, "WET").unwrap();
+        let moved = Zone::new(3_600, "UTC").unwrap();
+        for (unix, zone, answer) in [
+            (1, utc, "1 UTC 00"),
+            (1, utc, "1 UTC 00"),
+            (2, utc, "2 UTC 00"),
+            (1, utc, "1 UTC 00"),
+            (1, named, "1 WET 00"),
+            (1, moved, "1 UTC 01"),
+            (1, utc, "1 UTC 00"),
+        ] {
+            for _ in 0..2 {
+                let answered = ask(&mut server, at(unix, zone), b"%s %Z %H");
+                assert_eq!(answered.as_deref(), Ok(answer.as_bytes()));
+            }
+        }
+        // A clock that is lost is not remembered.
+        let clockless = Now::monotonic(Instant::ZERO);
+        let refused = ask(&mut server, clockless, b"%s %Z %H");
+        assert_eq!(refused, Err(NotAnswered::NoClock));
+    }
+
+    #[test]
+    fn a_remembered_answer_is_not_formatted_again() {
+        let mut server = CachingServer::<2>::new();
+        for request in ["%Y", "%m", "%Y"] {
+            ask(&mut server, now(), request.as_bytes()).unwrap();
+        }
+        // What is remembered comes from where it is kept, here with a mark that only this test makes.
+        server.cache.keep(b"%Y", &now().wall.unwrap(), b"mark", 0);
+        assert_eq!(ask(&mut server, now(), b"%Y"), Ok(b"mark".to_vec()));
+        // Too long to be kept, both ways.
+        for request in ["%65Y", &"x".repeat(65)] {
+            let _ = ask(&mut server, now(), request.as_bytes());
+            assert_eq!(ask(&mut server, now(), b"%Y"), Ok(b"mark".to_vec()));
+        }
+    }
+
+    /// Some that are remembered and some that are not: the last but one has 64 bytes, the last 65.
+    const FORMATS: &[&str] = &[
+        "",
+        "%s",
+        "%Z",
+        "%z",
+        "%c",
+        "%Y-%m-%d %X",
+        "%Y-%m-%d %T",
+        "%64Y",
+        "%65Y",
+        "%Y\0",
+        "%c %c %c %c",
+        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx %S",
+        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx %S",
+    ];
+
     proptest! {
+        /// Whatever is asked in whatever order, by clocks that go on, back and elsewhere: a server that remembers
+        /// answers what one answers that does not.
+        #[test]
+        fn remembering_changes_no_answer(
+            requests in proptest::collection::vec(
+                (
+                    select(FORMATS),
+                    -2..2_i64,
+                    0..1_000_000_000_u32,
+                    select(&[(0, "UTC"), (0, "WET"), (3_600, "CET"), (3_600, "BST")][..]),
+                    proptest::bool::weighted(0.9),
+                ),
+                0..100,
+            ),
+        ) {
+            let mut plain = Server::new();
+            let mut caching = CachingServer::<3>::new();
+            for (request, unix_seconds, nanoseconds, (offset, name), knows) in requests {
+                let zone = Zone::new(offset, name).unwrap();
+                let wall = Wall { unix_seconds, nanoseconds, zone };
+                let now = Now { wall: knows.then_some(wall), ..now() };
+                prop_assert_eq!(
+                    ask(&mut caching, now, request.as_bytes()),
+                    ask(&mut plain, now, request.as_bytes())
+                );
+                prop_assert_eq!(caching.counters(), plain.counters());
+            }
+        }
+
         #[test]
         fn whatever_is_asked_the_answer_keeps_its_bounds(
             request in prop_oneof![

@@ -204,10 +204,13 @@ impl AddAssign<Pumped> for Total {
     }
 }
 
+/// Remembers what a crowd may ask within a second, in 2.4 KB.
+type TimeServer = time::CachingServer<16>;
+
 enum Service<'o> {
     GreetingTcp(StreamsId, Box<Traced<'o, StreamServer<CONNECTIONS>>>),
     GreetingUdp(DatagramId, Traced<'o, DatagramServer>),
-    Time(DatagramId, Box<Traced<'o, time::Server>>),
+    Time(DatagramId, Box<Traced<'o, TimeServer>>),
     Chat(DatagramId, Box<Traced<'o, Chat<CONTACTS, MESSAGES>>>),
     Sntp(DatagramId, Traced<'o, sntp::Server>),
 }
@@ -259,7 +262,7 @@ impl<'o> Station<'o> {
                 .bind_datagrams(address, "time")
                 .map_err(|error| elsewhere(error, "time"))?;
             let at = at("time", Protocol::Udp, network.local_addr(id));
-            let server = Traced::new(time::Server::new(), output, at.to_string());
+            let server = Traced::new(TimeServer::new(), output, at.to_string());
             add(at, Service::Time(id, Box::new(server)));
         }
         for address in addresses(options.chat, chat::PORT) {
