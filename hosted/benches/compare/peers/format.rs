@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::io;
 use std::net::SocketAddr;
 
-use smoltalk::time::{Server, format};
+use smoltalk::time::{CachingServer, format};
 use smoltalk::{DatagramService, Instant, Now, Wall, Zone};
 
 use crate::sys::{broken_down, strftime};
@@ -43,9 +43,9 @@ pub fn own(times: u32, formats: &[&str]) -> io::Result<()> {
     some(written)
 }
 
-/// With the server of the time service, from the request to the answer.
+/// With the server of the time service as `serve` has it, from the request to the answer.
 pub fn server(times: u32, formats: &[&str]) -> io::Result<()> {
-    let mut server = Server::new();
+    let mut server = CachingServer::<16>::new();
     let now = Now {
         monotonic: Instant::ZERO,
         wall: Some(wall()?),
