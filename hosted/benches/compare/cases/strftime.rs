@@ -16,7 +16,7 @@ pub static GENERAL: Case = Case {
     columns: COLUMNS,
     run: |_, case| {
         const GOALS: &[Goal] = &[Goal::AtMost(Metric::Instructions, 0.25)];
-        run(case, FORMATS, "smoltalk", "strftime-format", GOALS)
+        run(case, FORMATS, &[GLIBC, ALONE, smoltalk(GOALS)])
     },
 };
 
@@ -27,16 +27,11 @@ pub static DEFAULT: Case = Case {
     columns: COLUMNS,
     run: |_, case| {
         const GOALS: &[Goal] = &[Goal::AtMost(Metric::Instructions, 0.10)];
-        run(
-            case,
-            &[DEFAULT_FORMAT],
-            "smoltalk",
-            "strftime-format",
-            GOALS,
-        )
+        run(case, &[DEFAULT_FORMAT], &[GLIBC, ALONE, smoltalk(GOALS)])
     },
 };
 
+/// From the request to the answer, which is more than a format: the greeting's server does all but that.
 pub static REPEATED: Case = Case {
     name: "strftime-repeated",
     title: "strftime: the default format again, in the same second",
@@ -44,10 +39,53 @@ pub static REPEATED: Case = Case {
     columns: COLUMNS,
     run: |_, case| {
         const GOALS: &[Goal] = &[Goal::AtMost(Metric::Instructions, 0.01)];
-        let name = "smoltalk, request to answer";
-        run(case, &[DEFAULT_FORMAT], name, "strftime-server", GOALS)
+        let greeting = Writer {
+            name: "the greeting's server",
+            role: Role::Peer,
+            program: "strftime-none",
+            goals: &[],
+        };
+        let time = Writer {
+            name: "smoltalk, the time's server",
+            role: Role::Smoltalk,
+            program: "strftime-server",
+            goals: GOALS,
+        };
+        run(case, &[DEFAULT_FORMAT], &[GLIBC, greeting, time])
     },
 };
+
+/// One that writes formats.
+struct Writer {
+    name: &'static str,
+    role: Role,
+    /// The peer that does it.
+    program: &'static str,
+    goals: &'static [Goal],
+}
+
+const GLIBC: Writer = Writer {
+    name: "glibc, gmtime_r and strftime",
+    role: Role::Limit,
+    program: "strftime-glibc",
+    goals: &[],
+};
+
+const ALONE: Writer = Writer {
+    name: "glibc, strftime alone",
+    role: Role::Peer,
+    program: "strftime-glibc-alone",
+    goals: &[],
+};
+
+const fn smoltalk(goals: &'static [Goal]) -> Writer {
+    Writer {
+        name: "smoltalk",
+        role: Role::Smoltalk,
+        program: "strftime-format",
+        goals,
+    }
+}
 
 const COLUMNS: &[Metric] = &[Metric::Instructions];
 
@@ -68,32 +106,17 @@ const FORMATS: &[&str] = &[
 /// How often each format is written, in two runs: the difference has no start of the program in it.
 const TIMES: [u32; 2] = [100, 1_100];
 
-fn run(
-    case: &'static Case,
-    formats: &[&str],
-    name: &str,
-    program: &str,
-    goals: &'static [Goal],
-) -> Result<CaseResult, Error> {
+fn run(case: &'static Case, formats: &[&str], writers: &[Writer]) -> Result<CaseResult, Error> {
     let mut rows = Vec::new();
-    let contenders: [(&str, Role, &str, &'static [Goal]); 2] = [
-        (
-            "glibc, gmtime_r and strftime",
-            Role::Limit,
-            "strftime-glibc",
-            &[],
-        ),
-        (name, Role::Smoltalk, program, goals),
-    ];
-    for (name, role, program, goals) in contenders {
-        let [few, many] = TIMES.map(|times| instructions(program, times, formats));
+    for writer in writers {
+        let [few, many] = TIMES.map(|times| instructions(writer.program, times, formats));
         let more = (many? - few?) as f64;
         let written = f64::from(TIMES[1] - TIMES[0]) * formats.len() as f64;
         rows.push(Row {
-            name: name.to_owned(),
-            role,
+            name: writer.name.to_owned(),
+            role: writer.role,
             group: 0,
-            goals,
+            goals: writer.goals,
             samples: vec![Sample::new(&[(Metric::Instructions, more / written)])],
         });
     }

@@ -23,14 +23,15 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<u8, Error> {
         .collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words[..] {
-        ["strftime-glibc", times, ref formats @ ..] => {
-            return done(&words, format::glibc(number(times)?, formats));
-        }
-        ["strftime-format", times, ref formats @ ..] => {
-            return done(&words, format::own(number(times)?, formats));
-        }
-        ["strftime-server", times, ref formats @ ..] => {
-            return done(&words, format::server(number(times)?, formats));
+        [program, times, ref formats @ ..] if program.starts_with("strftime") => {
+            let times = number(times)?;
+            return match program {
+                "strftime-glibc" => done(&words, format::glibc(times, formats, true)),
+                "strftime-glibc-alone" => done(&words, format::glibc(times, formats, false)),
+                "strftime-format" => done(&words, format::own(times, formats)),
+                "strftime-server" => done(&words, format::time(times, formats)),
+                _ => done(&words, format::none(times, formats)),
+            };
         }
         ["udp-one", at] => host_udp::one(addr(at)?, false),
         ["udp-one-busy", at] => host_udp::one(addr(at)?, true),
