@@ -27,6 +27,13 @@ pub struct Ratio {
     pub most: f64,
 }
 
+impl Ratio {
+    /// Half the distance between the least and the most.
+    fn spread(self) -> String {
+        format!("±{:.2}", (self.most - self.least) / 2.0)
+    }
+}
+
 impl CaseResult {
     /// What `row` is compared with.
     pub fn limit(&self, row: &Row) -> Option<&Row> {
@@ -99,8 +106,7 @@ pub fn print(result: &CaseResult) {
         for metric in case.columns {
             let figure = result.figure(row, *metric);
             if let Some(ratio) = figure.ratio {
-                let spread = format!("±{:.2}", (ratio.most - ratio.least) / 2.0);
-                let _ = write!(line, " {:>8} {spread:>6}", decimals(ratio.median));
+                let _ = write!(line, " {:>8} {:>6}", decimals(ratio.median), ratio.spread());
             }
             let _ = write!(line, " {:>16}", with_unit(*metric, figure.value));
         }
@@ -185,6 +191,11 @@ fn as_markdown(options: &Options, results: &[CaseResult]) -> String {
             let _ = write!(text, " | {}", unit(*metric, case.unit));
             rule.push_str("---:|");
         }
+        let measured_busy = result.rows.iter().any(|row| busy(row).is_some());
+        if measured_busy {
+            text.push_str(" | busy | load");
+            rule.push_str("---:|---:|");
+        }
         let _ = write!(text, " | goals |\n{rule}---|\n");
         for row in &result.rows {
             let bold = if row.role == Role::Smoltalk { "**" } else { "" };
@@ -192,9 +203,17 @@ fn as_markdown(options: &Options, results: &[CaseResult]) -> String {
             for metric in case.columns {
                 let figure = result.figure(row, *metric);
                 if let Some(ratio) = figure.ratio {
-                    let _ = write!(text, " | {bold}{}{bold}", decimals(ratio.median));
+                    let spread = if row.samples.len() > 1 && row.role != Role::Limit {
+                        format!(" {}", ratio.spread())
+                    } else {
+                        String::new()
+                    };
+                    let _ = write!(text, " | {bold}{}{bold}{spread}", decimals(ratio.median));
                 }
                 let _ = write!(text, " | {}", with_unit(*metric, figure.value));
+            }
+            if let Some((server, load)) = busy(row) {
+                let _ = write!(text, " | {:.0} % | {:.0} %", server * 100.0, load * 100.0);
             }
             let goals: Vec<String> = row
                 .goals
