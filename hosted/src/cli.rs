@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::str::FromStr;
 
 use clap::builder::FalseyValueParser;
@@ -295,6 +296,24 @@ pub struct ServeArgs {
     )]
     pub sntp: Option<Place>,
 
+    /// A place to send any bytes to (RFC 863) over TCP: ADDR:PORT, ADDR, PORT or `off` [default: off; the port is 9 if only ADDR is given]
+    #[arg(
+        long,
+        value_name = "ADDR|PORT|off",
+        env = "SMOLTALK_DISCARD",
+        hide_env_values = true
+    )]
+    pub discard: Option<Place>,
+
+    /// Characters without end (RFC 864) over TCP: ADDR:PORT, ADDR, PORT or `off` [default: off; the port is 19 if only ADDR is given]
+    #[arg(
+        long,
+        value_name = "ADDR|PORT|off",
+        env = "SMOLTALK_CHARGEN",
+        hide_env_values = true
+    )]
+    pub chargen: Option<Place>,
+
     /// Tell this time instead of the system's: RFC 3339 (2024-02-29T12:00:00Z) or seconds since 1970
     ///
     /// The clock stands still there. The time zone is the system's (or TZ's) as always.
@@ -325,6 +344,27 @@ pub struct ServeArgs {
         hide_env_values = true
     )]
     pub idle_timeout: Option<Seconds>,
+
+    /// Serve with N threads, each with sockets of its own at the same addresses; the chat is on the first [default: 1]
+    ///
+    /// On host sockets only.
+    #[arg(
+        long,
+        value_name = "N",
+        env = "SMOLTALK_WORKERS",
+        hide_env_values = true
+    )]
+    pub workers: Option<Workers>,
+
+    /// Spin instead of sleeping: answers come sooner, and each worker takes all of a CPU even when nobody asks
+    #[arg(
+        long,
+        env = "SMOLTALK_BUSY_POLL",
+        hide_env_values = true,
+        action = ArgAction::SetTrue,
+        value_parser = FalseyValueParser::new()
+    )]
+    pub busy_poll: bool,
 }
 
 impl Cli {
@@ -382,6 +422,22 @@ impl FromStr for Seconds {
             .filter(|seconds| (0.0..=86_400.0).contains(seconds))
             .map(|seconds| Self(Duration::from_secs_f64(seconds)))
             .ok_or_else(|| format!("`{text}` is not a number of seconds from 0 to 86400"))
+    }
+}
+
+/// How many threads serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workers(pub NonZeroUsize);
+
+impl FromStr for Workers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse()
+            .ok()
+            .filter(|count: &NonZeroUsize| count.get() <= 256)
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is not a number of threads from 1 to 256"))
     }
 }
 

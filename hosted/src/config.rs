@@ -13,6 +13,7 @@ use smoltalk_hosted::error::{Error, Exit, reason};
 
 use crate::cli::{
     At, AutoReply, Cidr, Common, Contact, Mac, Place, Seconds, ServeArgs, TapArgs, Target, When,
+    Workers,
 };
 
 /// What the file says. Its keys are the long names of the options.
@@ -47,11 +48,18 @@ pub struct Config {
     #[serde(deserialize_with = "one")]
     sntp: Option<Place>,
     #[serde(deserialize_with = "one")]
+    discard: Option<Place>,
+    #[serde(deserialize_with = "one")]
+    chargen: Option<Place>,
+    #[serde(deserialize_with = "one")]
     at: Option<At>,
     #[serde(deserialize_with = "one")]
     auto_reply: Option<AutoReply>,
     #[serde(deserialize_with = "one")]
     idle_timeout: Option<Seconds>,
+    #[serde(deserialize_with = "one")]
+    workers: Option<Workers>,
+    busy_poll: bool,
 
     #[serde(deserialize_with = "one")]
     listen: Option<Place>,
@@ -119,12 +127,16 @@ impl Config {
         services.time = services.time.or(self.time);
         services.chat = services.chat.or(self.chat);
         services.sntp = services.sntp.or(self.sntp);
+        services.discard = services.discard.or(self.discard);
+        services.chargen = services.chargen.or(self.chargen);
         services.at = services.at.or(self.at);
         services.auto_reply = services
             .auto_reply
             .take()
             .or_else(|| self.auto_reply.clone());
         services.idle_timeout = services.idle_timeout.or(self.idle_timeout);
+        services.workers = services.workers.or(self.workers);
+        services.busy_poll |= self.busy_poll;
     }
 
     /// Where the chat's messages come in.
@@ -252,9 +264,13 @@ mod tests {
             time = "127.0.0.2:9001"
             chat = "127.0.0.3"
             sntp = 123
+            discard = 9009
+            chargen = "off"
             at = 2024-02-29T12:00:00Z
             auto-reply = "away"
             idle-timeout = 3
+            workers = 4
+            busy-poll = true
             listen = 8082
             [contacts]
             egg = "example.org:8081"
@@ -281,9 +297,13 @@ mod tests {
         assert_eq!(services.time, "127.0.0.2:9001".parse().ok());
         assert_eq!(services.chat, "127.0.0.3".parse().ok());
         assert_eq!(services.sntp, Some(Place::Port(123)));
+        assert_eq!(services.discard, Some(Place::Port(9009)));
+        assert_eq!(services.chargen, Some(Place::Off));
         assert_eq!(services.at, Some(At(1_709_208_000)));
         assert_eq!(services.auto_reply, "away".parse().ok());
         assert_eq!(services.idle_timeout, "3".parse().ok());
+        assert_eq!(services.workers, "4".parse().ok());
+        assert!(services.busy_poll);
         assert_eq!(config.listen(), Some(Place::Port(8082)));
         let names: Vec<_> = config
             .contacts(Vec::new())

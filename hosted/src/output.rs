@@ -6,9 +6,9 @@
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write as _};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use serde::{Serialize, Serializer};
@@ -56,7 +56,7 @@ struct Queue {
     /// How many lines wait.
     waiting: Arc<AtomicUsize>,
     /// An answer to each [`Queued::Mark`], and the end when the thread ends.
-    written: Receiver<()>,
+    written: Mutex<Receiver<()>>,
     broken: Arc<AtomicBool>,
     dropped: AtomicU64,
 }
@@ -117,7 +117,7 @@ impl Output {
         self.queue = Some(Queue {
             lines,
             waiting,
-            written,
+            written: Mutex::new(written),
             broken,
             dropped: AtomicU64::new(0),
         });
@@ -186,7 +186,8 @@ impl Output {
         };
         // The thread ends only after this sender does.
         let _ = queue.lines.send(Queued::Mark);
-        let _ = queue.written.recv_timeout(at_most);
+        let written = queue.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = written.recv_timeout(at_most);
         check(&queue.broken)
     }
 
@@ -210,6 +211,7 @@ impl Output {
             ..
         } = queue;
         drop(lines);
+        let written = written.into_inner().unwrap_or_else(PoisonError::into_inner);
         // Until the thread has ended, or no word of it has come in time.
         while written.recv_timeout(at_most).is_ok() {}
         check(&broken)
@@ -379,7 +381,7 @@ pub enum Record<'a> {
 }
 
 /// A service and its address.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct At<'a> {
     pub service: &'a str,
     #[serde(serialize_with = "as_text")]

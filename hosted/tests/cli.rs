@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Stdio;
 use std::thread;
@@ -305,6 +305,137 @@ fn at_the_end_the_counters_are_told() {
             "{}",
             ended.stdout
         );
+    }
+}
+
+/// Sends 100,000 bytes to discard, until their end is answered by its own, and reads as many of chargen.
+fn measure(discard: SocketAddr, chargen: SocketAddr) {
+    let mut sink = TcpStream::connect(discard).unwrap();
+    sink.write_all(&[7; 100_000]).unwrap();
+    sink.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(sink.read(&mut [0; 8]).unwrap(), 0);
+    let mut source = TcpStream::connect(chargen).unwrap();
+    let (mut sent, mut expected) = (vec![0; 100_000], vec![0; 100_000]);
+    source.read_exact(&mut sent).unwrap();
+    smoltalk::chargen::fill(0, &mut expected);
+    assert!(sent == expected);
+}
+
+#[test]
+fn bulk_data_goes_both_ways_where_it_is_asked_for() {
+    let server = serve(&["--discard", "0", "--chargen", "0"]);
+    let discard = server.address("discard", "tcp", true);
+    measure(discard, server.address("chargen", "tcp", true));
+    server.signal(Signal::SIGTERM);
+    let ended = server.wait();
+    let told = format!("counters discard tcp {discard} opened=1 bytes=100000");
+    assert!(
+        ended.expect(0, "").stdout.contains(&told),
+        "{}",
+        ended.stdout
+    );
+
+    let arguments = ["--discard", "9", "--chargen", "192.168.69.1"];
+    in_lab(
+        "bulk_data_goes_both_ways_where_it_is_asked_for",
+        &arguments,
+        || {
+            let at = |port| SocketAddr::from(([192, 168, 69, 1], port));
+            measure(at(smoltalk::discard::PORT), at(smoltalk::chargen::PORT));
+        },
+    );
+}
+
+#[test]
+fn workers_share_addresses_that_nobody_else_can_have_and_count_together() {
+    let server = serve(&["--workers", "3"]);
+    let greeting = server.address("greeting", "tcp", true);
+    let time = server.address("time", "udp", true);
+    let chat = server.address("chat", "udp", true);
+    // Each client has a port of its own, and so the one or the other worker.
+    let clients: Vec<_> = (0..40).map(|_| udp()).collect();
+    for client in &clients {
+        client.send_to(b"%Y", time).unwrap();
+        client.recv(&mut [0; 16]).unwrap();
+        client.send_to(b"hello", chat).unwrap();
+    }
+    for _ in 0..40 {
+        let mut client = TcpStream::connect(greeting).unwrap();
+        client.write_all(b"hello").unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "hi");
+    }
+    for workers in ["1", "2"] {
+        for (option, address) in [("--time", time), ("--greeting-tcp", greeting)] {
+            let mut arguments = vec!["serve", "--workers", workers];
+            for other in ["--greeting-tcp", "--greeting-udp", "--time", "--chat"] {
+                arguments.extend([other, if other == option { "" } else { "0" }]);
+            }
+            let address = address.to_string();
+            for argument in &mut arguments {
+                if argument.is_empty() {
+                    *argument = &address;
+                }
+            }
+            let ended = run_with(arguments);
+            assert_eq!(ended.status.code(), Some(3), "{ended:?}");
+            let owner = format!("is in use by smoltalk (pid {}", server.id());
+            assert!(ended.stderr.contains(&owner), "{}", ended.stderr);
+        }
+    }
+    server.signal(Signal::SIGTERM);
+    let ended = server.wait();
+    for told in [
+        format!("counters greeting tcp {greeting} opened=40 answered=40 too_long=0"),
+        format!("counters time udp {time} received=40 answered=40 rejected=0"),
+        "received=40 answered=0 empty=0".to_owned(),
+    ] {
+        assert!(
+            ended.expect(0, "").stdout.contains(&told),
+            "{told}: {}",
+            ended.stdout
+        );
+    }
+    assert_eq!(
+        ended.stdout.matches("counters").count(),
+        4,
+        "{}",
+        ended.stdout
+    );
+}
+
+#[test]
+fn a_second_signal_ends_workers_too_and_busy_polling_ends_as_well() {
+    for more in [&["--workers", "2"][..], &["--busy-poll"]] {
+        let mut arguments = vec!["--timeout", "3600"];
+        arguments.extend(more);
+        let server = serve(&arguments);
+        let address = server.address("greeting", "tcp", true);
+        for _ in 0..3 {
+            ask("time", server.address("time", "udp", true), &[]).expect(0, "");
+        }
+        // Some for each worker.
+        let mut answered: Vec<_> = (0..20)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect();
+        for client in &mut answered {
+            client.write_all(b"hello").unwrap();
+            client.read_to_string(&mut String::new()).unwrap();
+        }
+        server.signal(Signal::SIGINT);
+        // The others wait, and whoever comes now is reset.
+        while TcpStream::connect(address)
+            .and_then(|mut late| {
+                late.write_all(b"hello")
+                    .and_then(|()| late.read(&mut [0; 8]))
+            })
+            .is_ok_and(|len| len > 0)
+        {}
+        server.signal(Signal::SIGTERM);
+        server
+            .wait()
+            .expect(1, "smoltalk: ended at once, at the second signal");
     }
 }
 

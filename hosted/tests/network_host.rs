@@ -6,17 +6,18 @@ mod server;
 use std::convert::Infallible;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::num::NonZeroUsize;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use smoltalk::greeting::{self, StreamClient, StreamOutcome};
 use smoltalk::{
-    ConnId, DatagramService, Flow, Instant, Now, Outcome, Retry, StreamService, Transmit,
+    ConnId, DatagramService, Flow, Instant, Now, Outcome, Pumped, Retry, StreamService, Transmit,
     Unreachable,
 };
 use smoltalk_hosted::clock::Clock;
 use smoltalk_hosted::error::{Error, Exit};
-use smoltalk_hosted::network::{Io, Network, Serve, Signal};
+use smoltalk_hosted::network::{Io, Network, Serve, Sharing, Signal};
 use socket2::SockRef;
 
 use server::Server;
@@ -79,6 +80,87 @@ fn a_burst_is_answered_datagram_for_datagram() {
     for _ in 0..100 {
         assert_eq!(client.recv(&mut [0; 16]).unwrap(), 2);
     }
+}
+
+/// Sends back what it is sent, from `bind`, in one turn, and returns what was answered.
+fn echo_at_once(bind: &str, ask: impl FnOnce(SocketAddr)) -> Pumped {
+    let mut network = host();
+    let id = network
+        .bind_datagrams(bind.parse().unwrap(), "echo")
+        .unwrap();
+    // On the loopback it is there when `send` returns.
+    ask(network.local_addr(id));
+    let mut echo = Echo::default();
+    let mut all = Pumped::default();
+    network
+        .turn(&Clock::system(), &mut |io, now| {
+            all = io.datagrams(id, &mut echo, now)?;
+            Ok(None)
+        })
+        .unwrap();
+    all
+}
+
+#[test]
+fn answers_that_leave_together_arrive_as_the_datagrams_that_they_are() {
+    for (bind, asked, from) in [
+        ("127.0.0.1:0", ["127.0.0.1"; 2], "127.0.0.1:0"),
+        ("[::1]:0", ["::1"; 2], "[::1]:0"),
+        // Each answer from the address that was asked, or a connected socket does not take it.
+        ("0.0.0.0:0", ["127.0.0.2", "127.0.0.3"], "127.0.0.1:0"),
+        ("[::]:0", ["127.0.0.2", "127.0.0.3"], "127.0.0.1:0"),
+        ("[::]:0", ["::1"; 2], "[::1]:0"),
+    ] {
+        let mut clients = Vec::new();
+        // Two flows, alternating, in runs of every kind: of one length, longer and shorter at the end, and empty.
+        let runs: [(usize, &[&str]); 7] = [
+            (0, &["one a", "two a", "three"]),
+            (1, &["one b", "two b", "end"]),
+            (0, &["longer than those before", "short"]),
+            (1, &["x"]),
+            (0, &["", "", "y"]),
+            (1, &["z", ""]),
+            (0, &["last"]),
+        ];
+        let pumped =
+            echo_at_once(bind, |server| {
+                clients.extend(asked.map(|ip| {
+                    udp_client(from, SocketAddr::new(ip.parse().unwrap(), server.port()))
+                }));
+                for (client, payloads) in runs {
+                    for payload in payloads {
+                        clients[client].send(payload.as_bytes()).unwrap();
+                    }
+                }
+            });
+        assert_eq!((pumped.received, pumped.sent), (15, 15), "{bind}");
+        for (index, client) in clients.iter().enumerate() {
+            let expected = runs.iter().filter(|(of, _)| *of == index);
+            for payload in expected.flat_map(|(_, payloads)| *payloads) {
+                let mut answer = [0; 64];
+                let len = client.recv(&mut answer).unwrap();
+                assert_eq!(std::str::from_utf8(&answer[..len]), Ok(*payload), "{bind}");
+            }
+            client.set_nonblocking(true).unwrap();
+            assert!(client.recv(&mut [0; 64]).is_err(), "{bind}");
+        }
+    }
+}
+
+#[test]
+fn answers_in_a_row_to_one_client_are_merged_for_the_system() {
+    let client = udp_client("127.0.0.1:0", "127.0.0.1:9".parse().unwrap());
+    // It gets merged datagrams as they were sent.
+    nix::sys::socket::setsockopt(&client, nix::sys::socket::sockopt::UdpGroSegment, &true).unwrap();
+    echo_at_once("127.0.0.1:0", |server| {
+        client.connect(server).unwrap();
+        for payload in ["one", "two", "3"] {
+            client.send(payload.as_bytes()).unwrap();
+        }
+    });
+    let mut answer = [0; 64];
+    let len = client.recv(&mut answer).unwrap();
+    assert_eq!(&answer[..len], b"onetwo3");
 }
 
 #[test]
@@ -165,6 +247,25 @@ fn one_byte_a_segment_and_a_half_closed_greeting_are_greeted() {
     let mut silent = tcp_client(server.addr);
     silent.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_to_end(&mut silent), b"hi");
+}
+
+#[test]
+fn what_comes_long_after_the_answer_is_taken_in_and_resets_nothing() {
+    let server = greeting_server("127.0.0.1:0");
+    let mut clients: Vec<_> = (0..100).map(|_| tcp_client(server.addr)).collect();
+    for client in &mut clients {
+        client.write_all(b"he").unwrap();
+        assert_eq!(read_to_end(client), b"hi");
+    }
+    // By now the first of them are known to be slow.
+    for client in &mut clients {
+        client.write_all(b"llo").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+    }
+    for client in &mut clients {
+        assert_eq!(read_to_end(client), b"");
+        assert!(client.take_error().unwrap().is_none());
+    }
 }
 
 #[test]
@@ -364,6 +465,64 @@ fn an_address_of_another_machine_cannot_be_bound() {
     }
 }
 
+#[test]
+fn networks_that_share_addresses_share_the_clients_and_let_nobody_in() {
+    let of = NonZeroUsize::new(2).unwrap();
+    for bind in ["127.0.0.1:0", "[::]:0"] {
+        let mut networks = [Sharing::First { of }, Sharing::Beside { of }]
+            .map(|sharing| Network::host_sharing(sharing).unwrap());
+        let [first, beside] = &mut networks;
+        let datagrams = first.bind_datagrams(bind.parse().unwrap(), "echo").unwrap();
+        let streams = first.listen(bind.parse().unwrap(), "source").unwrap();
+        let (udp, tcp) = (first.local_addr(datagrams), first.local_addr(streams));
+        beside.bind_datagrams(udp, "echo").unwrap();
+        beside.listen(tcp, "source").unwrap();
+
+        for sharing in [Sharing::Alone, Sharing::First { of }] {
+            let mut late = Network::host_sharing(sharing).unwrap();
+            for error in [
+                late.bind_datagrams(udp, "time").unwrap_err(),
+                late.listen(tcp, "greeting").unwrap_err(),
+            ] {
+                assert_eq!(error.exit(), Exit::InUse);
+                assert!(
+                    error.to_string().contains("in use by this program"),
+                    "{error}"
+                );
+            }
+        }
+
+        let reach = |addr: SocketAddr| SocketAddr::new([127, 0, 0, 1].into(), addr.port());
+        let mut asked: Vec<_> = (0..64).map(|_| tcp_client(reach(tcp))).collect();
+        let clients: Vec<_> = (0..64)
+            .map(|_| udp_client("127.0.0.1:0", reach(udp)))
+            .collect();
+        for client in &clients {
+            client.send(b"hello").unwrap();
+        }
+        for network in &mut networks {
+            let (mut echo, mut source) = (Echo::default(), Source::new(1));
+            let (mut answered, mut opened) = (0, 0);
+            network
+                .turn(&Clock::system(), &mut |io, now| {
+                    answered = io.datagrams(datagrams, &mut echo, now)?.sent;
+                    opened = io.streams(streams, &mut source, now)?.opened;
+                    Ok(None)
+                })
+                .unwrap();
+            // The system spreads them by a hash that nobody knows: that one gets none is as likely as 64 heads in a row.
+            assert!((1..64).contains(&answered), "{answered} of 64");
+            assert!((1..64).contains(&opened), "{opened} of 64");
+        }
+        for client in &clients {
+            assert_eq!(client.recv(&mut [0; 8]).unwrap(), 5);
+        }
+        for client in &mut asked {
+            assert_eq!(read_to_end(client), [0]);
+        }
+    }
+}
+
 // --- the loop ---
 
 #[test]
@@ -374,10 +533,16 @@ fn a_deadline_ends_the_wait_not_early_and_a_waker_at_once() {
     network.wait(&clock, Some(deadline)).unwrap();
     assert!(clock.monotonic() >= deadline);
 
-    let waker = network.waker();
-    let waking = std::thread::spawn(move || waker.wake());
-    network.wait(&clock, None).unwrap();
-    waking.join().unwrap();
+    for busy_poll in [false, true] {
+        network.set_busy_poll(busy_poll);
+        let waker = network.waker();
+        let waking = std::thread::spawn(move || waker.wake());
+        network.wait(&clock, None).unwrap();
+        waking.join().unwrap();
+        let deadline = clock.monotonic() + Duration::from_micros(500);
+        network.wait(&clock, Some(deadline)).unwrap();
+        assert!(clock.monotonic() >= deadline);
+    }
 }
 
 #[test]
@@ -541,6 +706,42 @@ impl DatagramService for Measure {
         Some(Transmit {
             to,
             len: text.len(),
+        })
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+}
+
+/// Sends back what it is sent.
+#[derive(Default)]
+struct Echo {
+    answer: Option<(SocketAddr, Vec<u8>)>,
+}
+
+impl DatagramService for Echo {
+    const MAX_DATAGRAM: usize = 1_472;
+    type Reject = Infallible;
+
+    fn handle_datagram(
+        &mut self,
+        _: Now,
+        from: SocketAddr,
+        payload: &[u8],
+    ) -> Result<(), Infallible> {
+        self.answer = Some((from, payload.to_vec()));
+        Ok(())
+    }
+
+    fn handle_timeout(&mut self, _: Now) {}
+
+    fn poll_transmit(&mut self, _: Now, buf: &mut [u8]) -> Option<Transmit> {
+        let (to, payload) = self.answer.take()?;
+        buf[..payload.len()].copy_from_slice(&payload);
+        Some(Transmit {
+            to,
+            len: payload.len(),
         })
     }
 

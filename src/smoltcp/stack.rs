@@ -32,6 +32,10 @@ pub struct Stack<'a, D> {
     pub(super) sockets: Sockets<'a>,
     ports: Ports<PORTS>,
     pub(super) rng: Rng,
+    /// How many frames are taken in before the services are asked.
+    burst: u32,
+    /// More than one came in the last turn in which any did.
+    is_busy: bool,
     pub(super) autoconfiguration: Autoconfiguration,
     /// The ephemeral port of the last outgoing connection, counted from the first.
     last_dialed: u64,
@@ -173,6 +177,8 @@ impl<'a, D: Device> Stack<'a, D> {
             ports: Ports::new(),
             last_dialed: Rng::new(!config.seed).below(u64::from(u16::MAX)),
             rng,
+            burst: 1,
+            is_busy: false,
             autoconfiguration: Autoconfiguration::default(),
         })
     }
@@ -397,6 +403,9 @@ impl<'a, D: Device> Stack<'a, D> {
         self.send(now.monotonic);
         let (mut deadline, mut unfinished) = self.serve_and_send(now, &mut serve);
         let mut more = true;
+        // One by itself is not kept waiting until it is known that there is no other.
+        let mut burst = if self.is_busy { self.burst } else { 1 };
+        let (mut taken, mut all) = (0, 0);
         for _ in 0..budget {
             match self.take_frame(now.monotonic) {
                 Taken::None => {
@@ -404,10 +413,18 @@ impl<'a, D: Device> Stack<'a, D> {
                     break;
                 }
                 Taken::Dropped => {}
-                Taken::Processed => {
-                    (deadline, unfinished) = self.serve_and_send(now, &mut serve);
-                }
+                Taken::Processed => (taken, all) = (taken + 1, all + 1),
             }
+            if taken >= burst || self.sockets.news.is_some() {
+                (deadline, unfinished) = self.serve_and_send(now, &mut serve);
+                (taken, burst) = (0, self.burst);
+            }
+        }
+        if taken > 0 {
+            (deadline, unfinished) = self.serve_and_send(now, &mut serve);
+        }
+        if all > 0 {
+            self.is_busy = all > 1;
         }
         self.autoconfigure(now.monotonic);
         deadline = earliest(deadline, self.autoconfiguration_timeout(now.monotonic));
@@ -423,6 +440,12 @@ impl<'a, D: Device> Stack<'a, D> {
             more: more || unfinished,
             device_full,
         }
+    }
+
+    /// Lets a [turn](Self::turn) take in up to `frames` frames before it serves, instead of one. Each socket must have
+    /// room for that many, or else what does not fit is lost.
+    pub fn set_burst(&mut self, frames: u32) {
+        self.burst = frames.max(1);
     }
 
     /// The device.

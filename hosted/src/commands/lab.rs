@@ -31,13 +31,13 @@ pub fn lab(
     let Some(mut args) = services else {
         return lab::run_without_serving(lab::Options { tap, command });
     };
-    let clock = clock(&args);
+    let clock = clock(args.at);
     if args.auto_reply.is_none() {
         args.auto_reply = Some(AutoReply(AUTO_REPLY.try_into().unwrap_or_default()));
     }
     let options = Options::new(args, every_address(&tap), ContactBook::new());
     lab::run(lab::Options { tap, command }, |mut network, mut job| {
-        let mut station = Station::bind(&mut network, output, options)?;
+        let mut station = Station::bind(&mut network, output, &options)?;
         let signals = network.watch_signals()?;
         station.announce()?;
         job.start()?;
@@ -60,7 +60,7 @@ pub fn lab(
             },
         )?;
         if output.verbose {
-            station.tell_counters()?;
+            station.tell_counters(&[])?;
         }
         Ok(code)
     })

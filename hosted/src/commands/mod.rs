@@ -9,6 +9,7 @@ pub mod lab;
 pub mod serve;
 pub mod time;
 mod traced;
+mod workers;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::ops::ControlFlow;

@@ -31,6 +31,9 @@ impl<'o, S> Traced<'o, S> {
 
     /// Tells how many `bytes` there were, and what was in them.
     fn tell(&self, what: &str, bytes: &[u8], whom: impl std::fmt::Display) {
+        if !self.output.verbose {
+            return;
+        }
         let size = count(bytes.len() as u64, "byte");
         let (shown, more) = match bytes.get(..MOST_SHOWN) {
             Some(beginning) if beginning.len() < bytes.len() => (beginning, "..."),

@@ -25,13 +25,14 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use mio::{Events, Interest, Poll, Registry, Token};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use smoltalk::smoltcp::Sockets;
-use smoltalk::{DatagramService, Instant, Now, Pumped, StreamService, earliest};
+use smoltalk::{DatagramService, Duration, Instant, Now, Pumped, StreamService, earliest};
 
 use crate::clock::Clock;
 use crate::error::Error;
@@ -50,6 +51,39 @@ pub struct Network {
     waker: Arc<mio::Waker>,
     told: VecDeque<NetworkEvent>,
     signalled: Rc<Cell<bool>>,
+    busy_poll: bool,
+    /// While polling a TAP device: when to look for more than frames.
+    look_at: Instant,
+}
+
+/// Who else has the addresses that a network of host sockets binds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// Nobody: an address that another has cannot be bound.
+    #[default]
+    Alone,
+    /// Nobody yet. Then others of this program may be [`Beside`](Self::Beside) it, `of` with this one: the system gives
+    /// each of them a part of the clients (`SO_REUSEPORT`, socket(7)). Only another program of the same user could come
+    /// in between, if it asks for just that.
+    First {
+        /// How many there will be, so that each takes its part of the descriptors.
+        of: NonZeroUsize,
+    },
+    /// One that is [`First`](Self::First), and others of this kind.
+    Beside {
+        /// How many there will be, the first one included.
+        of: NonZeroUsize,
+    },
+}
+
+impl Sharing {
+    /// How many share the addresses.
+    fn count(self) -> usize {
+        match self {
+            Self::Alone => 1,
+            Self::First { of } | Self::Beside { of } => of.get(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -62,10 +96,22 @@ const WAKER: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);
 const TAP: Token = Token(usize::MAX - 2);
 
+/// How long a TAP device is polled for frames only: signals and wakers can wait that long.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
 /// Events taken from the system in one go; the others keep until the next.
 const EVENTS: usize = 1_024;
 /// Datagrams taken in by one pump, so that one busy service cannot hold up the others.
 const DATAGRAM_BUDGET: u32 = 256;
+
+/// What the event queue says of a socket.
+#[derive(Clone, Copy, Debug)]
+struct Ready {
+    readable: bool,
+    writable: bool,
+    /// No more will come than can be read by now.
+    ended: bool,
+}
 
 /// Names a datagram endpoint of one [`Network`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,7 +289,17 @@ impl Network {
     /// # Errors
     /// The system has no room for an event queue.
     pub fn host() -> Result<Self, Error> {
-        Self::on(|_| Ok(Stack::Host(Host::new())))
+        Self::host_sharing(Sharing::Alone)
+    }
+
+    /// The host's own sockets, at addresses that others may have as well. What comes from one client goes to one of
+    /// them, but which one is the system's to say: only for services that know nothing from one datagram, or one
+    /// connection, to the next.
+    ///
+    /// # Errors
+    /// The system has no room for an event queue.
+    pub fn host_sharing(sharing: Sharing) -> Result<Self, Error> {
+        Self::on(|_| Ok(Stack::Host(Host::new(sharing))))
     }
 
     /// smoltcp on the TAP device that `options` name, which must exist.
@@ -277,6 +333,8 @@ impl Network {
             waker: Arc::new(waker),
             told: VecDeque::new(),
             signalled: Rc::new(Cell::new(false)),
+            busy_poll: false,
+            look_at: Instant::ZERO,
         })
     }
 
@@ -450,10 +508,30 @@ impl Network {
     pub fn wait(&mut self, clock: &Clock, deadline: Option<Instant>) -> Result<(), Error> {
         // The system counts in milliseconds and mio rounds up to them: never early, so never in circles.
         let timeout = deadline.map(|at| at.saturating_since(clock.monotonic()));
-        match self.poll.poll(&mut self.events, timeout) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
-            Err(error) => return Err(Error::io("the event queue", &error)),
+        loop {
+            if self.busy_poll
+                && let Stack::Host(host) = &mut self.stack
+                && host.expect_datagrams()
+            {
+                return Ok(());
+            }
+            if self.busy_poll && self.frame_comes(clock, deadline) {
+                return Ok(());
+            }
+            let timeout = if self.busy_poll {
+                Some(Duration::ZERO)
+            } else {
+                timeout
+            };
+            match self.poll.poll(&mut self.events, timeout) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+                Err(error) => return Err(Error::io("the event queue", &error)),
+            }
+            let over = || deadline.is_some_and(|at| at <= clock.monotonic());
+            if !self.busy_poll || !self.events.is_empty() || over() {
+                break;
+            }
         }
         for event in &self.events {
             match (event.token(), &mut self.stack) {
@@ -464,15 +542,43 @@ impl Network {
                 (token, Stack::Host(host)) => {
                     // What went wrong is found by reading and writing.
                     let broken = event.is_error();
-                    host.set_ready(
-                        token,
-                        event.is_readable() || event.is_read_closed() || broken,
-                        event.is_writable() || event.is_write_closed() || broken,
-                    );
+                    let ended = event.is_read_closed() || broken;
+                    let ready = Ready {
+                        readable: event.is_readable() || ended,
+                        writable: event.is_writable() || event.is_write_closed() || broken,
+                        ended,
+                    };
+                    host.set_ready(token, ready);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Polls the TAP device, if there is one, and returns whether a frame or `deadline` has come. If neither has, it is
+    /// time to look for other things.
+    fn frame_comes(&mut self, clock: &Clock, deadline: Option<Instant>) -> bool {
+        let Stack::Tap(tap) = &mut self.stack else {
+            return false;
+        };
+        loop {
+            let now = clock.monotonic();
+            if now >= self.look_at {
+                self.look_at = now + LOOK_EVERY;
+                return false;
+            }
+            let device = tap.device();
+            // One that is not well is looked after in a turn.
+            if device.has_frame() || !device.is_well() || deadline.is_some_and(|at| at <= now) {
+                return true;
+            }
+        }
+    }
+
+    /// Lets [`wait`](Self::wait) spin instead of sleeping. Being put to sleep and woken is most of the time that one
+    /// answer takes; without it one CPU is busy all the time, and others may not get it.
+    pub fn set_busy_poll(&mut self, busy_poll: bool) {
+        self.busy_poll = busy_poll;
     }
 
     /// What ends a wait from another thread.

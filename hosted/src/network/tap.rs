@@ -54,8 +54,8 @@ enum Streams {
 /// while one gives way, and for those that are being made or that have just ended.
 const POOL: usize = 256;
 const RESERVE: usize = 32;
-/// All sockets: two listeners, and some for everything else.
-const SOCKETS: usize = 2 * POOL + 64;
+/// All sockets: the listeners of the greeting, discard and chargen, one more, and some for everything else.
+const SOCKETS: usize = 4 * POOL + 64;
 
 /// Buffers, in bytes. A greeting is short; and the peers of a client may send it more.
 const LISTENER_RECEIVE: usize = 2_048;
@@ -66,6 +66,8 @@ const DATAGRAM_PACKETS: usize = 128;
 /// A service's longest datagram.
 const SCRATCH: usize = 65_536;
 
+/// Frames taken in before the services are asked, if so many come: no more than a socket for datagrams has room for.
+const BURST: u32 = 32;
 /// Frames taken in by one turn.
 const FRAME_BUDGET: u32 = 256;
 
@@ -90,8 +92,9 @@ impl TapStack {
             storage: storage.leak(),
             entries: entries.leak(),
         };
-        let stack = Stack::new(device, &config, memory, now)
+        let mut stack = Stack::new(device, &config, memory, now)
             .map_err(|error| Error::usage(format!("TAP device {name}: {error}")))?;
+        stack.set_burst(BURST);
         let mut new = Self {
             stack,
             endpoints: Endpoints {
@@ -206,6 +209,7 @@ impl TapStack {
         let turn = stack.turn(now, FRAME_BUDGET, |sockets, now| {
             serve(endpoints, sockets, now)
         });
+        stack.device_mut().flush();
         // The device may have been lost meanwhile.
         let look = earliest(look, self.look(now, registry)?);
         Ok((earliest(turn.deadline, look), turn.more))

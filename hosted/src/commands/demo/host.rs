@@ -31,7 +31,7 @@ pub fn tour(timeout: Duration) -> Result<Tour, Error> {
         IpAddr::from(Ipv4Addr::LOCALHOST),
         Ipv6Addr::LOCALHOST.into(),
     ] {
-        let mut station = match Station::bind(&mut network, &output, services(ip)) {
+        let mut station = match Station::bind(&mut network, &output, &services(ip)) {
             Ok(station) => station,
             Err(error) if ip.is_ipv6() => {
                 tour.not_run.push(format!("IPv6: {error}"));

@@ -1,5 +1,7 @@
 //! The host's own sockets.
 
+mod outbox;
+mod sendmmsg;
 mod tcp;
 mod udp;
 
@@ -10,8 +12,9 @@ use std::net::SocketAddr;
 use mio::{Registry, Token};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use smoltalk::{DatagramService, Now, Protocol, Pumped, StreamService, pump};
+use socket2::Socket;
 
-use super::{DATAGRAM_BUDGET, NetworkEvent, StreamsPumped};
+use super::{DATAGRAM_BUDGET, NetworkEvent, Ready, Sharing, StreamsPumped};
 use crate::error::{Error, Exit};
 use crate::owner::{overlap, owner};
 use tcp::{Driver, Streams, Tokens};
@@ -25,6 +28,9 @@ pub struct Host {
     bound: Vec<Bound>,
     /// How many connections a listener can hold.
     capacity: usize,
+    sharing: Sharing,
+    /// How often datagrams were expected since the event queue was asked.
+    expected: u32,
     scratch: Box<[u8]>,
 }
 
@@ -42,6 +48,9 @@ const DATAGRAMS: usize = 1 << 48;
 const LISTENERS: usize = 1 << 49;
 const SLOTS: usize = 1 << 16;
 
+/// A server that spins asks the event queue once in so many turns, where it expects datagrams.
+const EVENTS_AFTER: u32 = 16;
+
 /// Descriptors that are not for connections.
 const SPARE_DESCRIPTORS: u64 = 64;
 /// Connections that a listener can hold beyond those that its service may.
@@ -50,8 +59,8 @@ const RESERVE: usize = 16;
 const SCRATCH: usize = 65_536;
 
 impl Host {
-    pub fn new() -> Self {
-        let descriptors = raise_descriptor_limit();
+    pub fn new(sharing: Sharing) -> Self {
+        let descriptors = raise_descriptor_limit() / sharing.count() as u64;
         let most = SLOTS - 2;
         let capacity = usize::try_from(descriptors.saturating_sub(SPARE_DESCRIPTORS))
             .unwrap_or(most)
@@ -61,6 +70,8 @@ impl Host {
             streams: Vec::new(),
             bound: Vec::new(),
             capacity,
+            sharing,
+            expected: 0,
             scratch: vec![0; SCRATCH].into_boxed_slice(),
         }
     }
@@ -72,7 +83,7 @@ impl Host {
         registry: &Registry,
     ) -> Result<usize, Error> {
         let index = self.datagrams.len();
-        let socket = Datagrams::bind(local, Token(DATAGRAMS + index), registry)
+        let socket = Datagrams::bind(local, self.sharing, Token(DATAGRAMS + index), registry)
             .map_err(|error| self.bind_error(Protocol::Udp, local, &error))?;
         self.note(Protocol::Udp, socket.local(), owner);
         self.datagrams.push(socket);
@@ -106,7 +117,7 @@ impl Host {
         registry: &Registry,
     ) -> Result<usize, Error> {
         let index = self.streams.len();
-        let streams = Streams::listen(local, self.capacity, tokens(index), registry)
+        let streams = Streams::listen(local, self.sharing, self.capacity, tokens(index), registry)
             .map_err(|error| self.bind_error(Protocol::Tcp, local, &error))?;
         self.note(Protocol::Tcp, streams.local(), owner);
         self.streams.push(streams);
@@ -141,7 +152,7 @@ impl Host {
     }
 
     /// Notes what the event queue said.
-    pub fn set_ready(&mut self, token: Token, readable: bool, writable: bool) {
+    pub fn set_ready(&mut self, token: Token, ready: Ready) {
         let Token(number) = token;
         if number >= LISTENERS {
             if let Some(streams) = self.streams.get_mut(number - LISTENERS) {
@@ -149,11 +160,24 @@ impl Host {
             }
         } else if number >= DATAGRAMS {
             if let Some(datagrams) = self.datagrams.get_mut(number - DATAGRAMS) {
-                datagrams.set_ready(readable, writable);
+                datagrams.set_ready(ready.readable, ready.writable);
             }
         } else if let Some(streams) = self.streams.get_mut(number / SLOTS) {
-            streams.set_ready((number % SLOTS) as u16, readable, writable);
+            streams.set_ready((number % SLOTS) as u16, ready);
         }
+    }
+
+    /// Lets the next turn look for datagrams where some came a moment ago, without the event queue, and returns whether
+    /// there is such a place. Now and then it says no, for the sake of all others.
+    pub fn expect_datagrams(&mut self) -> bool {
+        self.expected = (self.expected + 1) % EVENTS_AFTER;
+        let mut expected = false;
+        if self.expected != 0 {
+            for datagrams in &mut self.datagrams {
+                expected |= datagrams.expect();
+            }
+        }
+        expected
     }
 
     pub fn pump_datagrams<S: DatagramService>(
@@ -165,13 +189,15 @@ impl Host {
     ) -> Result<Pumped, Error> {
         let datagrams = &mut self.datagrams[index];
         let local = datagrams.local();
+        let mut transport = datagrams.transport(registry);
         pump(
             service,
-            &mut datagrams.transport(registry),
+            &mut transport,
             now,
             &mut self.scratch,
             DATAGRAM_BUDGET,
         )
+        .and_then(|pumped| transport.finish(pumped))
         .map_err(|error| Error::io(format_args!("UDP {local}"), &error))
     }
 
@@ -244,6 +270,19 @@ impl Host {
             _ => Error::io(address, error),
         }
     }
+}
+
+/// Binds `socket`, and lets it be shared as far as `sharing` says. The first one is bound without SO_REUSEPORT, and so
+/// not at all where anybody has the address; it is set when nobody can have it any more.
+fn bind(socket: &Socket, local: SocketAddr, sharing: Sharing) -> io::Result<()> {
+    if matches!(sharing, Sharing::Beside { .. }) {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&local.into())?;
+    if matches!(sharing, Sharing::First { of } if of.get() > 1) {
+        socket.set_reuse_port(true)?;
+    }
+    Ok(())
 }
 
 /// Why nothing can be sent to `remote`.

@@ -1,20 +1,23 @@
 //! Connections on the host's TCP sockets.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use smoltalk::{
     ConnId, Instant, Now, Received, StreamService, StreamTransport, earliest, pump_stream,
     pump_timeout,
 };
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::super::{NetworkEvent, StreamsPumped};
+use super::super::{NetworkEvent, Ready, Sharing, StreamsPumped};
+use super::bind;
 use crate::error::reason;
 
 /// A listener and its connections, or one outgoing connection.
@@ -27,6 +30,9 @@ pub struct Streams {
     free: Vec<u16>,
     /// Connections that have something to tell, each once.
     ready: VecDeque<u16>,
+    /// Connections that have said all and wait for the peer's end, and since when: the oldest first. Some may have
+    /// ended otherwise.
+    parting: VecDeque<(u16, Instant)>,
     capacity: usize,
     last_error: Option<io::Error>,
     tokens: Tokens,
@@ -73,6 +79,16 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Connections taken in, and connections served, in one turn.
 const ACCEPT_BUDGET: u32 = 64;
 const READY_BUDGET: u32 = 256;
+/// A peer that was answered closes its side within moments. So its end is not waited for, which would take the event
+/// queue three calls: it is looked for after this time, or once so many others have been answered, and the event queue
+/// is asked only where it has not come by then.
+const PARTING: Duration = Duration::from_millis(10);
+const MOST_PARTING: usize = 64;
+/// Bytes that are copied rather than written at once: so many fit into one segment nearly everywhere.
+const SHORT: usize = 512;
+/// Accepting where nobody waits costs the system as much as making a socket, and asking it first a tenth of that. When so
+/// many came together that is not worth it any more.
+const CROWD: u32 = 4;
 /// As long a queue of connections to be accepted as the system grants.
 const BACKLOG: i32 = 4_096;
 
@@ -80,6 +96,7 @@ impl Streams {
     /// Listens at `local` for up to `capacity` connections at a time.
     pub fn listen(
         local: SocketAddr,
+        sharing: Sharing,
         capacity: usize,
         tokens: Tokens,
         registry: &Registry,
@@ -91,7 +108,9 @@ impl Streams {
         }
         // Without it connections that have just ended would keep the port from being bound again.
         socket.set_reuse_address(true)?;
-        socket.bind(&local.into())?;
+        bind(&socket, local, sharing)?;
+        // No TCP_DEFER_ACCEPT: it saves nothing where what the peer says comes right after its connection, and one who
+        // says nothing would hear nothing, not even a reset, when the listener is closed.
         socket.listen(BACKLOG)?;
         let mut socket = TcpListener::from_std(socket.into());
         registry.register(&mut socket, tokens.listener, Interest::READABLE)?;
@@ -144,6 +163,7 @@ impl Streams {
             conns: Vec::new(),
             free: Vec::new(),
             ready: VecDeque::new(),
+            parting: VecDeque::new(),
             capacity,
             last_error: None,
             tokens,
@@ -170,13 +190,14 @@ impl Streams {
     }
 
     /// Notes what the event queue said of a connection.
-    pub fn set_ready(&mut self, slot: u16, readable: bool, writable: bool) {
+    pub fn set_ready(&mut self, slot: u16, ready: Ready) {
         if let Role::Connecting { stirred, .. } = &mut self.role {
             *stirred = true;
         }
         if let Some(Some(conn)) = self.conns.get_mut(usize::from(slot)) {
-            conn.readable |= readable;
-            conn.writable |= writable;
+            conn.readable |= ready.readable;
+            conn.writable |= ready.writable;
+            conn.last_words |= ready.ended;
             if !conn.queued {
                 conn.queued = true;
                 self.ready.push_back(slot);
@@ -194,6 +215,7 @@ impl Streams {
         let mut pumped = StreamsPumped::default();
         pump_timeout(service, now);
         self.settle(service, now, driver, &mut pumped);
+        self.part(service, now, driver, &mut pumped);
         self.serve_demands(service, now, driver, &mut pumped);
         // Only those ready by now: one that has more to say at once must not keep the others waiting.
         for _ in 0..self.ready.len().min(READY_BUDGET as usize) {
@@ -211,8 +233,34 @@ impl Streams {
             Role::Listener { paused_until, .. } => paused_until,
             _ => None,
         };
-        pumped.deadline = earliest(service.poll_timeout(), resume);
+        let parting = self.parting.front().map(|(_, since)| *since + PARTING);
+        pumped.deadline = earliest(earliest(service.poll_timeout(), resume), parting);
         Ok(pumped)
+    }
+
+    /// Looks whether those who were answered have closed their side.
+    fn part<S: StreamService>(
+        &mut self,
+        service: &mut S,
+        now: Now,
+        driver: &mut Driver<'_>,
+        pumped: &mut StreamsPumped,
+    ) {
+        // They have descriptors, and so must not be a large part of the connections.
+        let most = (self.capacity / 16).clamp(1, MOST_PARTING);
+        while let Some(&(slot, since)) = self.parting.front() {
+            if self.parting.len() <= most && now.monotonic < since + PARTING {
+                break;
+            }
+            self.parting.pop_front();
+            if let Some(Some(conn)) = self.conns.get_mut(usize::from(slot))
+                && conn.parting == Parting::Since(since)
+            {
+                conn.parting = Parting::Over;
+                conn.readable = true;
+                self.pump(slot, service, now, driver, pumped);
+            }
+        }
     }
 
     /// Serves the connections on which the service has something to do of its own accord.
@@ -289,7 +337,7 @@ impl Streams {
         driver: &mut Driver<'_>,
         pumped: &mut StreamsPumped,
     ) -> io::Result<bool> {
-        for _ in 0..ACCEPT_BUDGET {
+        for number in 0..ACCEPT_BUDGET {
             if self.free.is_empty() && self.conns.len() >= self.capacity {
                 // Those who wait stay in the system's queue until a connection has closed.
                 return Ok(false);
@@ -307,6 +355,10 @@ impl Streams {
                 return Ok(false);
             }
             *paused_until = None;
+            if (1..CROWD).contains(&number) && !is_readable(socket) {
+                *waiting = false;
+                return Ok(false);
+            }
             let (stream, peer) = match socket.accept() {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -354,8 +406,6 @@ impl Streams {
         driver: &mut Driver<'_>,
         pumped: &mut StreamsPumped,
     ) {
-        // What a service writes at once is all there is to write: there is nothing to wait for.
-        let _ = conn.stream.set_nodelay(true);
         let slot = self.free.pop().unwrap_or_else(|| {
             self.conns.push(None);
             (self.conns.len() - 1) as u16
@@ -391,7 +441,10 @@ impl Streams {
         let mut moved = pump_stream(service, id, &mut pipe, now);
         pumped.received += moved.received;
         pumped.sent += moved.sent;
-        if !moved.closed
+        if !moved.closed && conn.may_part() && matches!(self.role, Role::Listener { .. }) {
+            conn.parting = Parting::Since(now.monotonic);
+            self.parting.push_back((slot, now.monotonic));
+        } else if !moved.closed
             && let Err(error) = conn.watch(driver.registry, self.tokens.conn(slot))
         {
             // Nothing would ever be heard of it again.
@@ -428,6 +481,13 @@ pub struct Driver<'a> {
     pub told: &'a mut VecDeque<NetworkEvent>,
 }
 
+/// Whether somebody waits to be accepted.
+fn is_readable(listener: &TcpListener) -> bool {
+    let mut asked = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    // An error comes out of accepting.
+    poll(&mut asked, PollTimeout::ZERO) != Ok(0)
+}
+
 /// Whether a connection that was being made is made. An error: it never will be.
 fn connected(stream: &TcpStream) -> io::Result<bool> {
     if let Some(error) = stream.take_error()? {
@@ -440,6 +500,16 @@ fn connected(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
+/// Whether the end of a connection is awaited without the event queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parting {
+    No,
+    /// It is among those [`parting`](Streams::parting) since then.
+    Since(Instant),
+    /// It was, and had not ended.
+    Over,
+}
+
 /// A connection, and what waits between it and the service.
 #[derive(Debug)]
 struct Conn {
@@ -448,6 +518,12 @@ struct Conn {
     watched: Option<Interest>,
     readable: bool,
     writable: bool,
+    /// The event queue has said that the peer has ended its direction.
+    last_words: bool,
+    parting: Parting,
+    /// Something was written, and what is written next is not to wait for its acknowledgement.
+    written: bool,
+    nodelay: bool,
     /// In the queue of those that have something to tell.
     queued: bool,
     /// The peer has ended its direction.
@@ -471,6 +547,10 @@ impl Conn {
             watched,
             readable: true,
             writable: true,
+            last_words: false,
+            parting: Parting::No,
+            written: false,
+            nodelay: false,
             queued: false,
             ended: false,
             finishing: false,
@@ -481,6 +561,29 @@ impl Conn {
             unread: Vec::new(),
             unsent: Vec::new(),
         }
+    }
+
+    /// Whether all is said and only the peer's end is missing, of which the event queue was not asked to tell.
+    fn may_part(&self) -> bool {
+        self.parting != Parting::Over
+            && self.watched.is_none()
+            && self.finished
+            && !self.readable
+            && !self.broken
+            && self.unread.is_empty()
+    }
+
+    /// Writes as much as the system takes. The `last` bytes leave when our direction ends, in one segment with that.
+    fn write(&mut self, bytes: &[u8], last: bool) -> usize {
+        if std::mem::replace(&mut self.written, true) && !std::mem::replace(&mut self.nodelay, true)
+        {
+            // The first goes out at once, and most connections have no second. What a service writes later is all
+            // that it has to say by then: there is nothing to wait for.
+            let _ = self.stream.set_nodelay(true);
+        }
+        let more = if last { libc::MSG_MORE } else { 0 };
+        let written = SockRef::from(&self.stream).send_with_flags(bytes, libc::MSG_NOSIGNAL | more);
+        self.judge_write(written)
     }
 
     /// Asks the event queue for what we wait for; for room to write only while we do.
@@ -504,9 +607,12 @@ impl Conn {
     /// Writes what waits, then ends our direction if that is asked for.
     fn flush(&mut self) {
         while !self.unsent.is_empty() && self.writable && !self.broken {
-            let written = self.stream.write(&self.unsent);
-            let written = self.judge_write(written);
-            self.unsent.drain(..written);
+            let unsent = std::mem::take(&mut self.unsent);
+            let written = self.write(&unsent, self.finishing);
+            if !self.broken {
+                self.unsent = unsent;
+                self.unsent.drain(..written);
+            }
         }
         if self.unsent.is_empty() {
             // An idle connection keeps no buffer.
@@ -599,6 +705,10 @@ impl StreamTransport for Pipe<'_> {
             match conn.stream.read(self.scratch) {
                 Ok(0) => conn.ended = true,
                 Ok(len) => {
+                    if len < self.scratch.len() && !conn.last_words {
+                        // That was all. The event queue tells of what comes, unless it has told already: an end.
+                        conn.readable = false;
+                    }
                     let data = &self.scratch[..len];
                     let consumed = f(data).min(len);
                     conn.unread.extend_from_slice(&data[consumed..]);
@@ -631,9 +741,9 @@ impl StreamTransport for Pipe<'_> {
         };
         let len = f(room).min(room.len());
         let mut rest = &room[..len];
-        while !rest.is_empty() && conn.writable && !conn.broken {
-            let written = conn.stream.write(rest);
-            rest = &rest[conn.judge_write(written)..];
+        // A few bytes wait until it is known whether they are the last: the next call tells.
+        while rest.len() > SHORT && conn.writable && !conn.broken {
+            rest = &rest[conn.write(rest, false)..];
         }
         if !conn.broken {
             conn.unsent.extend_from_slice(rest);

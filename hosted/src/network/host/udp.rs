@@ -1,18 +1,24 @@
 //! Datagrams on the host's UDP sockets.
 
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::ops::Range;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use mio::{Interest, Registry, Token};
 use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
+    ControlMessageOwned, MsgFlags, SockaddrStorage, getsockopt, recvmsg, setsockopt, sockopt,
 };
-use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
-use smoltalk::{Arrival, DatagramTransport, Sent, Unreachable};
+use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
+use smoltalk::{Arrival, DatagramTransport, Pumped, Sent, Unreachable};
 use socket2::{Domain, Socket, Type};
+
+use super::super::Sharing;
+use super::bind;
+use super::outbox::Outbox;
+use super::sendmmsg::{Message, SendBuffers};
 
 /// A UDP socket, and what waits between it and the service.
 #[derive(Debug)]
@@ -24,13 +30,22 @@ pub struct Datagrams {
     token: Token,
     batch: Batch,
     sources: Option<Sources>,
-    /// A datagram that the system had no room for.
-    held: Option<Held>,
-    /// What became of a held datagram, to be told.
-    failed: Option<(SocketAddr, Unreachable)>,
+    /// Answers that leave together, or that the system had no room for.
+    outbox: Outbox,
+    buffers: SendBuffers,
+    /// Whether the system cuts merged datagrams apart.
+    merging: bool,
+    /// The system has no room: nothing leaves until it has.
+    blocked: bool,
+    /// What could not leave although the service thinks that it has, to be told.
+    failed: VecDeque<(SocketAddr, Unreachable)>,
+    /// How many were put there since it was asked last.
+    failures: u32,
     news: News,
     readable: bool,
     writable: bool,
+    /// How often more is still expected although nothing came.
+    hope: u32,
 }
 
 /// Whether the system is asked what became of datagrams sent from a socket without a peer.
@@ -43,22 +58,21 @@ enum News {
     Perhaps,
 }
 
-#[derive(Debug)]
-struct Held {
-    to: SocketAddr,
-    payload: Vec<u8>,
-}
-
 impl Datagrams {
     /// A socket at `local` for datagrams from anyone.
-    pub fn bind(local: SocketAddr, token: Token, registry: &Registry) -> io::Result<Self> {
+    pub fn bind(
+        local: SocketAddr,
+        sharing: Sharing,
+        token: Token,
+        registry: &Registry,
+    ) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(local), Type::DGRAM, None)?;
         if local.is_ipv6() {
             // An unspecified address means every address, the IPv4 ones too, whatever the system's default is.
             socket.set_only_v6(!local.ip().is_unspecified())?;
         }
         // No SO_REUSEADDR: on Linux it would let another socket take all our datagrams, and us another's.
-        socket.bind(&local.into())?;
+        bind(&socket, local, sharing)?;
         Self::new(socket, None, token, registry)
     }
 
@@ -78,8 +92,18 @@ impl Datagrams {
         // As much as the system grants, for bursts.
         let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        let local = addr(&socket)?;
+        // What each datagram would carry, and nobody here reads. Some systems have not all of it.
+        let _ = setsockopt(&socket, sockopt::ReceiveTimestampns, &false);
+        let _ = socket.set_recv_tos_v4(false);
+        let _ = socket.set_recv_tclass_v6(false);
+        if !local.ip().is_unspecified() {
+            let _ = setsockopt(&socket, sockopt::Ipv4PacketInfo, &false);
+            let _ = setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &false);
+        }
+        // Linux 4.18 and later.
+        let merging = getsockopt(&socket, sockopt::UdpGsoSegment).is_ok();
         let mut socket = mio::net::UdpSocket::from_std(socket.into());
-        let local = socket.local_addr()?;
         registry.register(&mut socket, token, Interest::READABLE)?;
         Ok(Self {
             socket,
@@ -89,11 +113,16 @@ impl Datagrams {
             token,
             batch: Batch::new(),
             sources: local.ip().is_unspecified().then(Sources::new),
-            held: None,
-            failed: None,
+            outbox: Outbox::default(),
+            buffers: SendBuffers::default(),
+            merging,
+            blocked: false,
+            failed: VecDeque::new(),
+            failures: 0,
             news: News::Unwatched,
             readable: true,
             writable: true,
+            hope: 0,
         })
     }
 
@@ -121,6 +150,13 @@ impl Datagrams {
         }
     }
 
+    /// Looks for datagrams although the event queue has said nothing, if some came lately.
+    pub fn expect(&mut self) -> bool {
+        self.readable |= self.hope > 0;
+        self.hope = self.hope.saturating_sub(1);
+        self.readable
+    }
+
     /// The next datagram that is known not to have arrived.
     fn poll_news(&mut self) -> Option<(SocketAddr, Unreachable)> {
         while self.news == News::Perhaps {
@@ -142,8 +178,13 @@ impl Datagrams {
         }
     }
 
-    fn transmit(&mut self, to: SocketAddr, payload: &[u8]) -> io::Result<()> {
-        let source = self.sources.as_ref().and_then(|sources| sources.get(to));
+    /// Sends one datagram now.
+    fn transmit(
+        &mut self,
+        source: Option<IpAddr>,
+        to: SocketAddr,
+        payload: &[u8],
+    ) -> io::Result<()> {
         match self.transmit_from(source, to, payload) {
             // It may be the news of another datagram, and this one was not sent for it. It comes only once.
             Err(error)
@@ -165,26 +206,61 @@ impl Datagrams {
     }
 
     fn transmit_from(
-        &self,
+        &mut self,
         source: Option<IpAddr>,
         to: SocketAddr,
         payload: &[u8],
     ) -> io::Result<()> {
-        let destination = match to {
-            SocketAddr::V4(to) if self.local.is_ipv6() => {
-                SocketAddrV6::new(to.ip().to_ipv6_mapped(), to.port(), 0, 0).into()
+        let message = Message {
+            to,
+            source,
+            payload,
+            segment: None,
+        };
+        self.buffers
+            .send(
+                self.socket.as_fd(),
+                self.local.is_ipv6(),
+                [message].into_iter(),
+            )
+            .map(|_| ())
+    }
+
+    /// Sends what waits. What cannot go where it is to go is noted; `WouldBlock`: the rest waits on.
+    fn flush(&mut self) -> io::Result<()> {
+        let mut outbox = std::mem::take(&mut self.outbox);
+        let flushed = self.flush_from(&mut outbox);
+        self.outbox = outbox;
+        flushed
+    }
+
+    fn flush_from(&mut self, outbox: &mut Outbox) -> io::Result<()> {
+        let is_ipv6 = self.local.is_ipv6();
+        while let Err(error) = outbox.send(&mut self.buffers, self.socket.as_fd(), is_ipv6) {
+            if error.kind() == io::ErrorKind::WouldBlock {
+                return Err(error);
             }
-            to => to,
-        };
-        let transmit = Transmit {
-            destination,
-            ecn: None,
-            contents: payload,
-            segment_size: None,
-            src_ip: source,
-        };
-        self.state
-            .try_send(UdpSockRef::from(&self.socket), &transmit)
+            if self.news != News::Unwatched {
+                // It may have been the news of another datagram.
+                self.news = News::Perhaps;
+            }
+            let count = outbox.first().map_or(0, |(_, count)| count);
+            for _ in 0..count {
+                let Some((message, _)) = outbox.first() else {
+                    break;
+                };
+                let Message { to, source, .. } = message;
+                let sent = self.transmit(source, to, message.payload);
+                if let Sent::Unreachable(why) =
+                    sent.map_or_else(Self::judge, |()| Ok(Sent::Queued))?
+                {
+                    self.failed.push_back((to, why));
+                    self.failures += 1;
+                }
+                outbox.remove_first();
+            }
+        }
+        Ok(())
     }
 
     /// What a failed transmission means. An error only if the socket itself is broken.
@@ -209,11 +285,50 @@ pub struct Transport<'a> {
 }
 
 impl Transport<'_> {
-    /// Asks the event queue for what we wait for. Room to send only while we do: each datagram that has left
-    /// would wake us otherwise.
-    fn watch(&mut self, interest: Interest) -> io::Result<()> {
+    /// Sends what waits, unless there is no room for it, and returns whether nothing waits any more.
+    fn flush(&mut self) -> io::Result<bool> {
+        let endpoint = &mut *self.endpoint;
+        if endpoint.outbox.is_empty() {
+            return Ok(true);
+        }
+        if endpoint.blocked && !endpoint.writable {
+            return Ok(false);
+        }
+        let blocked = match endpoint.flush() {
+            Ok(()) => false,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
+            Err(error) => return Err(error),
+        };
+        self.set_blocked(blocked)?;
+        Ok(!blocked)
+    }
+
+    /// Notes whether the system has no room, and asks the event queue for what we wait for. Room to send only while
+    /// we do: each datagram that has left would wake us otherwise.
+    fn set_blocked(&mut self, blocked: bool) -> io::Result<()> {
+        let endpoint = &mut *self.endpoint;
+        endpoint.writable &= !blocked;
+        if std::mem::replace(&mut endpoint.blocked, blocked) == blocked {
+            return Ok(());
+        }
+        let interest = if blocked {
+            Interest::READABLE | Interest::WRITABLE
+        } else {
+            Interest::READABLE
+        };
         self.registry
-            .reregister(&mut self.endpoint.socket, self.endpoint.token, interest)
+            .reregister(&mut endpoint.socket, endpoint.token, interest)
+    }
+
+    /// Sends what the pump has left behind, and says in `pumped` what has become known since.
+    pub fn finish(&mut self, pumped: Pumped) -> io::Result<Pumped> {
+        self.flush()?;
+        let failures = std::mem::take(&mut self.endpoint.failures);
+        Ok(Pumped {
+            sent: pumped.sent.saturating_sub(failures),
+            undeliverable: pumped.undeliverable + failures,
+            ..pumped
+        })
     }
 }
 
@@ -221,8 +336,11 @@ impl DatagramTransport for Transport<'_> {
     type Error = io::Error;
 
     fn recv(&mut self) -> io::Result<Option<Arrival<'_>>> {
+        if self.endpoint.batch.is_empty() && !self.flush()? {
+            return Ok(None);
+        }
         let endpoint = &mut *self.endpoint;
-        if let Some((to, why)) = endpoint.failed.take() {
+        if let Some((to, why)) = endpoint.failed.pop_front() {
             return Ok(Some(Arrival::Unreachable { to, why }));
         }
         if endpoint.batch.is_empty()
@@ -237,6 +355,7 @@ impl DatagramTransport for Transport<'_> {
             match received {
                 // A socket without a peer has no errors to tell of, so fewer than asked for means: that was all.
                 Ok(full) => {
+                    endpoint.hope = HOPE;
                     endpoint.readable =
                         full || endpoint.remote.is_some() || endpoint.news != News::Unwatched;
                 }
@@ -277,48 +396,50 @@ impl DatagramTransport for Transport<'_> {
         }))
     }
 
-    fn can_send(&mut self, _: usize) -> bool {
-        let endpoint = &mut *self.endpoint;
-        let Some(held) = endpoint.held.take() else {
-            return true;
-        };
-        if !endpoint.writable {
-            endpoint.held = Some(held);
-            return false;
+    fn can_send(&mut self, len: usize) -> bool {
+        let endpoint = &*self.endpoint;
+        if endpoint.blocked || !endpoint.outbox.has_room(len) {
+            // An error of the socket itself comes out of the next call.
+            return self.flush().unwrap_or(true);
         }
-        match endpoint.transmit(held.to, &held.payload) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                endpoint.writable = false;
-                endpoint.held = Some(held);
-                return false;
-            }
-            Err(error) => {
-                if let Ok(Sent::Unreachable(why)) = Datagrams::judge(error) {
-                    endpoint.failed = Some((held.to, why));
-                }
-            }
-        }
-        // If the event queue does not take it back we are woken more often than need be.
-        let _ = self.watch(Interest::READABLE);
         true
     }
 
     fn send(&mut self, to: SocketAddr, payload: &[u8]) -> io::Result<Sent> {
-        match self.endpoint.transmit(to, payload) {
+        let endpoint = &mut *self.endpoint;
+        let source = endpoint
+            .sources
+            .as_ref()
+            .and_then(|sources| sources.get(to));
+        // Other datagrams wait to be answered, and what is said to them may leave together with this.
+        let more = !endpoint.batch.is_empty() && endpoint.remote.is_none();
+        if more || !endpoint.outbox.is_empty() {
+            endpoint.outbox.push(to, source, payload, endpoint.merging);
+            if !more {
+                self.flush()?;
+            }
+            return Ok(Sent::Queued);
+        }
+        match endpoint.transmit(source, to, payload) {
             Ok(()) => Ok(Sent::Queued),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.endpoint.held = Some(Held {
-                    to,
-                    payload: payload.to_vec(),
-                });
-                self.endpoint.writable = false;
-                self.watch(Interest::READABLE | Interest::WRITABLE)?;
+                endpoint.outbox.push(to, source, payload, false);
+                self.set_blocked(true)?;
                 Ok(Sent::Queued)
             }
             Err(error) => Datagrams::judge(error),
         }
     }
+}
+
+/// How often a server that spins looks again where something came, before it leaves that to the event queue.
+const HOPE: u32 = 1_000;
+
+/// The address that a socket is bound to.
+fn addr(socket: &Socket) -> io::Result<SocketAddr> {
+    // It has been bound or connected, with an address of IP.
+    let local = socket.local_addr()?.as_socket();
+    local.ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }
 
 /// What the system asks for a receive buffer: 2 MiB, some thousands of small datagrams.
@@ -385,8 +506,9 @@ fn read_error(socket: &mio::net::UdpSocket) -> io::Result<(Option<SocketAddr>, i
 struct Batch {
     buffers: Box<[u8]>,
     metas: [RecvMeta; Self::BUFFERS],
-    /// Buffers that were filled.
+    /// Buffers that were filled, and that are offered next.
     count: usize,
+    offered: usize,
     /// The buffer and the place in it where the next datagram begins.
     index: usize,
     offset: usize,
@@ -401,7 +523,7 @@ struct Datagram {
 }
 
 impl Batch {
-    const BUFFERS: usize = 16;
+    const BUFFERS: usize = 32;
     /// Bytes in each: the longest datagram there is, and as many as the kernel puts together at most.
     const SIZE: usize = 65_536;
 
@@ -411,6 +533,7 @@ impl Batch {
             buffers: vec![0; Self::BUFFERS * Self::SIZE].into_boxed_slice(),
             metas: [RecvMeta::default(); Self::BUFFERS],
             count: 0,
+            offered: Self::BUFFERS,
             index: 0,
             offset: 0,
         }
@@ -426,8 +549,14 @@ impl Batch {
         let mut buffers = self.buffers.chunks_exact_mut(Self::SIZE);
         let mut slices: [IoSliceMut<'_>; Self::BUFFERS] =
             std::array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap_or_default()));
-        self.count = state.recv(socket, &mut slices, &mut self.metas)?;
-        Ok(self.count == Self::BUFFERS)
+        let offered = std::mem::replace(&mut self.offered, Self::BUFFERS);
+        let received = state.recv(socket, &mut slices[..offered], &mut self.metas);
+        self.count = *received.as_ref().unwrap_or(&0);
+        if self.count <= 1 && self.count < offered {
+            // Where one comes at a time, looking for the next would keep it waiting for its answer.
+            self.offered = 1;
+        }
+        received.map(|count| count == offered)
     }
 
     fn next(&mut self) -> Option<Datagram> {
@@ -545,7 +674,7 @@ mod tests {
     /// A socket with a peer to send to, and that peer.
     fn pair(poll: &mio::Poll) -> (Datagrams, std::net::UdpSocket, SocketAddr) {
         let any = "127.0.0.1:0".parse().unwrap();
-        let endpoint = Datagrams::bind(any, Token(0), poll.registry()).unwrap();
+        let endpoint = Datagrams::bind(any, Sharing::Alone, Token(0), poll.registry()).unwrap();
         let peer = std::net::UdpSocket::bind(any).unwrap();
         peer.set_nonblocking(true).unwrap();
         let to = peer.local_addr().unwrap();
@@ -556,11 +685,8 @@ mod tests {
     fn a_datagram_that_the_system_had_no_room_for_is_kept_and_holds_up_the_others() {
         let poll = mio::Poll::new().unwrap();
         let (mut endpoint, peer, to) = pair(&poll);
-        endpoint.held = Some(Held {
-            to,
-            payload: b"kept".to_vec(),
-        });
-        endpoint.writable = false;
+        endpoint.outbox.push(to, None, b"kept", false);
+        (endpoint.blocked, endpoint.writable) = (true, false);
         assert!(!endpoint.transport(poll.registry()).can_send(1));
         endpoint.set_ready(true, false);
         assert!(!endpoint.transport(poll.registry()).can_send(1));
@@ -579,10 +705,8 @@ mod tests {
         let poll = mio::Poll::new().unwrap();
         let (mut endpoint, _, _) = pair(&poll);
         let to = "127.0.0.1:0".parse().unwrap();
-        endpoint.held = Some(Held {
-            to,
-            payload: Vec::new(),
-        });
+        endpoint.outbox.push(to, None, b"", false);
+        endpoint.blocked = true;
         let mut transport = endpoint.transport(poll.registry());
         assert!(transport.can_send(1));
         let why = Unreachable::NoRoute;
@@ -591,6 +715,62 @@ mod tests {
             Some(Arrival::Unreachable { to, why })
         );
         assert_eq!(transport.recv().unwrap(), None);
+    }
+
+    #[test]
+    fn what_leaves_together_goes_each_where_it_can_and_the_others_are_told_of() {
+        let poll = mio::Poll::new().unwrap();
+        for merge in [true, false] {
+            let (mut endpoint, peer, to) = pair(&poll);
+            let nowhere = "127.0.0.1:0".parse().unwrap();
+            for (to, payload) in [
+                (to, "a1"),
+                (to, "a2"),
+                (nowhere, "b1"),
+                (nowhere, "b2"),
+                (to, "a3"),
+            ] {
+                endpoint.outbox.push(to, None, payload.as_bytes(), merge);
+            }
+            let pumped = Pumped {
+                sent: 5,
+                ..Pumped::default()
+            };
+            let mut transport = endpoint.transport(poll.registry());
+            let pumped = transport.finish(pumped).unwrap();
+            assert_eq!((pumped.sent, pumped.undeliverable), (3, 2));
+            for expected in [b"a1", b"a2", b"a3"] {
+                let mut payload = [0; 8];
+                assert_eq!(peer.recv(&mut payload).unwrap(), 2);
+                assert_eq!(&payload[..2], expected);
+            }
+            assert!(peer.recv(&mut [0; 8]).is_err());
+            let told = Arrival::Unreachable {
+                to: nowhere,
+                why: Unreachable::NoRoute,
+            };
+            assert_eq!(transport.recv().unwrap(), Some(told));
+            assert_eq!(transport.recv().unwrap(), Some(told));
+            assert_eq!(transport.recv().unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn answers_leave_together_from_elsewhere_if_they_cannot_leave_from_where_they_were_asked() {
+        let poll = mio::Poll::new().unwrap();
+        let (mut endpoint, peer, to) = pair(&poll);
+        for _ in 0..2 {
+            let source = Some([192, 0, 2, 1].into());
+            endpoint.outbox.push(to, source, b"hi", true);
+        }
+        let mut transport = endpoint.transport(poll.registry());
+        assert_eq!(
+            transport.finish(Pumped::default()).unwrap().undeliverable,
+            0
+        );
+        for _ in 0..2 {
+            assert_eq!(peer.recv(&mut [0; 8]).unwrap(), 2);
+        }
     }
 
     #[test]
@@ -614,8 +794,13 @@ mod tests {
             ("[::]:0", "127.0.0.1:0"),
             ("[::]:0", "[::1]:0"),
         ] {
-            let mut endpoint =
-                Datagrams::bind(local.parse().unwrap(), Token(0), poll.registry()).unwrap();
+            let mut endpoint = Datagrams::bind(
+                local.parse().unwrap(),
+                Sharing::Alone,
+                Token(0),
+                poll.registry(),
+            )
+            .unwrap();
             endpoint.watch_unreachable().unwrap();
             let peer = std::net::UdpSocket::bind(ip).unwrap();
             // It has a port and takes nothing from us there, having a peer of its own.
