@@ -123,6 +123,30 @@ fn five_hundred_one_after_another_on_four_sockets_leave_nothing_behind() {
     assert_eq!(server.connections(), 0);
 }
 
+#[test]
+fn a_client_that_uses_its_port_again_is_answered_at_once() {
+    let mut pair = Pair::new(1, Impairments::default(), 4);
+    let mut listener = listen::<4>(&mut pair.server);
+    let mut server = StreamServer::<4>::new(limit(3));
+    for round in 0..3 {
+        // One that begins anew takes the same ports in the same order.
+        pair.client = client_host(1, 4);
+        let mut clients = [client(pair.now)];
+        run(&mut pair, &mut listener, &mut server, &mut clients);
+        assert!(
+            matches!(
+                clients[0].outcome(),
+                StreamOutcome::Answered { answer: b"hi", .. }
+            ),
+            "round {round}: {:?}",
+            clients[0].outcome()
+        );
+    }
+    assert_eq!(listener.counters().time_wait_recycled, 2);
+    // It had not to ask twice.
+    assert!(pair.now.monotonic < Instant::from_millis(100));
+}
+
 /// A TCP segment in its Ethernet frame, from a client that nobody simulates.
 fn segment(from: SocketAddr, to: SocketAddr, control: TcpControl, payload: &[u8]) -> Vec<u8> {
     let (source, destination) = (IpAddress::from(from.ip()), IpAddress::from(to.ip()));

@@ -121,11 +121,36 @@ impl Sockets<'_> {
         }
         *count += 1;
         self.table.unlink(list, index);
+        self.listen_anew(index, number);
+        Some(index)
+    }
+
+    /// Lets a socket in TIME-WAIT listen again, for a request between the same two ports. Returns whether it was one.
+    ///
+    /// The client has forgotten the old connection, or it would not ask for another (RFC 9293, section 3.10.7.4; RFC
+    /// 6191). smoltcp would not answer it until TIME-WAIT is over. Should it be a request of long ago, its client
+    /// resets what comes of it.
+    pub(super) fn ends_time_wait(&mut self, index: Index) -> bool {
+        let slot = &self.table.entry(index).slot;
+        let number = usize::from(slot.listener);
+        if slot.phase != Phase::TimeWait {
+            return false;
+        }
+        let Some(backlog) = self.backlogs.get_mut(number) else {
+            return false;
+        };
+        backlog.time_wait_recycled += 1;
+        self.table.unlink(&mut backlog.time_wait, index);
+        self.listen_anew(index, number);
+        true
+    }
+
+    /// Lets a socket listen again whose connection nobody wants.
+    fn listen_anew(&mut self, index: Index, number: usize) {
         // Without a poll in between no reset is sent: the peer in TIME-WAIT has no connection any more that it
         // could reset, and the half-open one learns it with its next segment.
         self.table.socket::<Socket<'_>>(index).abort();
         self.listen(index, number);
-        Some(index)
     }
 
     /// Takes note of a request that a socket which listened has heard.

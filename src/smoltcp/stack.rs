@@ -506,6 +506,10 @@ impl<'a, D: Device> Stack<'a, D> {
                 Packet::Other => None,
                 Packet::Datagram { to } => sockets.table.datagram_socket(to),
                 Packet::Segment { from, to, asks } => match sockets.table.flow(from, to) {
+                    Some(index) if asks && sockets.ends_time_wait(index) => {
+                        asked = Some((from, to));
+                        Some(index)
+                    }
                     None if asks => match sockets.backlog_at(to) {
                         Some(backlog) => {
                             asked = Some((from, to));
