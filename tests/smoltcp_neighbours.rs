@@ -291,6 +291,35 @@ fn a_gateway_that_does_not_answer_holds_others_up_for_three_seconds_at_most() {
 }
 
 #[test]
+fn what_was_given_up_holds_up_nobody_who_asks_later() {
+    let config = StackConfig {
+        mac: SERVER_MAC,
+        addresses: &[("192.0.2.1".parse().unwrap(), 24)],
+        gateways: &["192.0.2.254".parse().unwrap()],
+        seed: 1,
+    };
+    let port = Box::leak(Box::new(Port::new()));
+    let host = Host::new(port, &config, memory(1), Instant::ZERO).unwrap();
+    let mut server = Server::new(host, addr("192.0.2.1", 8898));
+    let to = addr("192.0.2.1", 8898);
+    let far = datagram(MAC, SERVER_MAC, addr("198.51.100.1", 5), to, b"x");
+    let near = datagram(MAC, SERVER_MAC, addr("192.0.2.7", 5), to, b"x");
+    server.deliver(at(0), &near);
+    server.deliver(at(0), &far);
+    let mut next = server.turn(at(0));
+    while let Some(now) = next {
+        assert!(now < Instant::from_secs(10), "{now:?}");
+        next = server.turn(Now::monotonic(now));
+    }
+    assert_eq!(server.socket.counters().flushed, 1);
+    server.sent();
+    let now = at(10_000_000);
+    server.deliver(now, &near);
+    server.turn(now);
+    assert_eq!(server.sent(), [hi(MAC, to, addr("192.0.2.7", 5))]);
+}
+
+#[test]
 fn a_client_learns_that_its_server_is_nowhere() {
     for (own, nowhere) in [("192.0.2.2", "192.0.2.66"), ("fdaa::2", "fdaa::66")] {
         let mut host = client_host(1, 1);
@@ -369,6 +398,46 @@ fn a_burst_into_a_socket_four_deep_is_answered_to_the_last() {
         }
     }
     assert_eq!(answers, 1_200);
+}
+
+#[test]
+fn several_are_taken_in_before_they_are_served_but_not_one_by_itself() {
+    let mut server = Server::new(server_host(1, 1), addr("192.0.2.1", 8898));
+    server.host.set_burst(4);
+    let to = addr("192.0.2.1", 8898);
+    let mut port = 0;
+    // How many come, and how many of them are then served at a time: nobody knows of the first one that others
+    // come with it, unless others did before.
+    for (count, expected) in [
+        (1, &[1][..]),
+        (1, &[1]),
+        (10, &[1, 4, 4, 1]),
+        (10, &[4, 4, 2]),
+        (3, &[3]),
+        (1, &[1]),
+        (2, &[1, 1]),
+    ] {
+        let from: Vec<SocketAddr> = (port..port + count)
+            .map(|n| addr("192.0.2.7", 1_000 + n))
+            .collect();
+        port += count;
+        for &from in &from {
+            server.deliver(at(0), &datagram(MAC, SERVER_MAC, from, to, b"x"));
+        }
+        let mut served = Vec::new();
+        let mut scratch = [0; 64];
+        let turn = server.host.turn(at(0), 100, |sockets, now| {
+            let mut transport = sockets.udp(&mut server.socket, now);
+            let service = &mut server.service;
+            let Ok(pumped) = pump(service, &mut transport, now, &mut scratch, 16);
+            served.extend((pumped.received > 0).then_some(pumped.received));
+            pumped.deadline
+        });
+        assert!(!turn.more);
+        assert_eq!(served, expected, "{count}");
+        let answers: Vec<Seen> = from.iter().map(|&from| hi(MAC, to, from)).collect();
+        assert_eq!(server.sent(), answers);
+    }
 }
 
 #[test]

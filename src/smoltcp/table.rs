@@ -370,11 +370,18 @@ impl<'a> Table<'a> {
 
     /// Notes that a socket may have something to send.
     pub(super) fn touch(&mut self, index: Index) {
-        let entry = self.entry(index);
-        if entry.next_to_send != OUT {
-            return;
+        if self.entry(index).waits {
+            // What waited may be gone, and what comes now may be for another: that shows only when it is asked.
+            self.touch_unresolved();
         }
-        entry.next_to_send = NONE;
+        if self.entry(index).next_to_send == OUT {
+            self.queue(index);
+        }
+    }
+
+    /// Puts one that is in neither list at the end of those to be asked.
+    fn queue(&mut self, index: Index) {
+        self.entry(index).next_to_send = NONE;
         let (first, last) = &mut self.to_send;
         let last = core::mem::replace(last, index);
         match some(last) {
@@ -412,7 +419,7 @@ impl<'a> Table<'a> {
     pub(super) fn touch_unresolved(&mut self) {
         while let Some(index) = some(self.unresolved) {
             self.unresolved = core::mem::replace(&mut self.entry(index).next_to_send, OUT);
-            self.touch(index);
+            self.queue(index);
         }
     }
 
@@ -494,9 +501,6 @@ impl<'a> Table<'a> {
             && at <= now
         {
             self.set_timer(index, None);
-            if self.entry(index).waits {
-                self.touch_unresolved();
-            }
             self.touch(index);
         }
     }
