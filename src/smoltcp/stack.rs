@@ -36,6 +36,8 @@ pub struct Stack<'a, D> {
     burst: u32,
     /// More than one came in the last turn in which any did.
     is_busy: bool,
+    /// The services were left with nothing that they could have gone on with.
+    is_settled: bool,
     pub(super) autoconfiguration: Autoconfiguration,
     /// The ephemeral port of the last outgoing connection, counted from the first.
     last_dialed: u64,
@@ -179,6 +181,7 @@ impl<'a, D: Device> Stack<'a, D> {
             rng,
             burst: 1,
             is_busy: false,
+            is_settled: false,
             autoconfiguration: Autoconfiguration::default(),
         })
     }
@@ -385,8 +388,8 @@ impl<'a, D: Device> Stack<'a, D> {
         }
     }
 
-    /// Does what there is to do at `now`: sends what is due, serves, sends, and takes in up to `budget` frames, one at a time, with
-    /// serving and sending after each.
+    /// Does what there is to do at `now`: sends what is due, serves, sends, and takes in up to `budget` frames, one at a
+    /// time, with serving and sending after each.
     ///
     /// `serve` pumps every service ([`pump`](crate::pump) with [`Sockets::udp`], [`Listener::pump`],
     /// [`Dial::pump`]) and returns the earliest of their deadlines.
@@ -401,7 +404,13 @@ impl<'a, D: Device> Stack<'a, D> {
         // Connections whose time is up end here, and the services must hear of it.
         self.sockets.table.touch_due(now.monotonic);
         self.send(now.monotonic);
-        let (mut deadline, mut unfinished) = self.serve_and_send(now, &mut serve);
+        let (mut deadline, mut unfinished) = (None, false);
+        // The services may wait for the first frame where it finds room.
+        let mut to_serve = true;
+        if self.burst == 1 || !self.is_settled {
+            (deadline, unfinished) = self.serve_and_send(now, &mut serve);
+            to_serve = false;
+        }
         let mut more = true;
         // One by itself is not kept waiting until it is known that there is no other.
         let mut burst = if self.is_busy { self.burst } else { 1 };
@@ -417,10 +426,10 @@ impl<'a, D: Device> Stack<'a, D> {
             }
             if taken >= burst || self.sockets.news.is_some() {
                 (deadline, unfinished) = self.serve_and_send(now, &mut serve);
-                (taken, burst) = (0, self.burst);
+                (taken, burst, to_serve) = (0, self.burst, false);
             }
         }
-        if taken > 0 {
+        if taken > 0 || to_serve {
             (deadline, unfinished) = self.serve_and_send(now, &mut serve);
         }
         if all > 0 {
@@ -431,6 +440,7 @@ impl<'a, D: Device> Stack<'a, D> {
         let due = self.sockets.table.next_timer().map(|(at, _)| at);
         deadline = earliest(deadline, due);
         let device_full = self.sockets.device_full;
+        self.is_settled = !(unfinished || device_full);
         if device_full {
             let soon = now.monotonic + Duration::from_millis(1);
             deadline = Some(deadline.map_or(soon, |at| at.max(soon)));
@@ -442,8 +452,8 @@ impl<'a, D: Device> Stack<'a, D> {
         }
     }
 
-    /// Lets a [turn](Self::turn) take in up to `frames` frames before it serves, instead of one. Each socket must have
-    /// room for that many, or else what does not fit is lost.
+    /// Lets a [turn](Self::turn) take in up to `frames` frames before it serves, instead of one, and with more than one
+    /// the first before it serves at all. Each socket must have room for that many, or else what does not fit is lost.
     pub fn set_burst(&mut self, frames: u32) {
         self.burst = frames.max(1);
     }

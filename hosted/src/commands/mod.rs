@@ -53,11 +53,16 @@ pub fn run(
     job: &mut impl Job,
 ) -> Result<(), Error> {
     loop {
-        let turn = network.turn(clock, &mut |io, now| job.serve(io, now))?;
+        // Reading the clocks is some of the work of a turn: once is enough.
+        let mut served_at = None;
+        let turn = network.turn(clock, &mut |io, now| {
+            served_at = Some(now);
+            job.serve(io, now)
+        })?;
         while let Some(event) = network.poll_event() {
             output.note(describe(&event));
         }
-        let own_deadline = match job.after_turn(clock.now())? {
+        let own_deadline = match job.after_turn(served_at.unwrap_or_else(|| clock.now()))? {
             ControlFlow::Break(()) => return Ok(()),
             ControlFlow::Continue(deadline) => deadline,
         };
