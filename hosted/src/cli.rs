@@ -347,7 +347,7 @@ pub struct ServeArgs {
 
     /// Serve with N threads, each with sockets of its own at the same addresses; the chat is on the first [default: 1]
     ///
-    /// On host sockets only.
+    /// With --tap, each has a queue of a device that was made with `multi_queue`, and there is no chat (--chat off).
     #[arg(
         long,
         value_name = "N",

@@ -4,11 +4,14 @@
 #[path = "support/server.rs"]
 mod server;
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use smoltalk::greeting::{self, StreamClient, StreamOutcome};
 use smoltalk::{Now, Outcome, Retry, time};
 use smoltalk_hosted::clock::Clock;
@@ -436,6 +439,58 @@ fn each_queue_has_a_stack_of_its_own() {
         drop(servers);
         // One queue of such a device will do.
         drop(greeting_server());
+    });
+}
+
+#[test]
+fn each_worker_has_a_queue_and_they_count_together() {
+    in_a_network(|| {
+        let serve = |more: &[&str]| {
+            Command::new(env!("CARGO_BIN_EXE_smoltalk"))
+                .args(["serve", "--tap", NAME, "--workers", "2", "--time", "off"])
+                .args(more)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
+        };
+        for (more, code, said) in [
+            (&[][..], 2, "add `--chat off`"),
+            (&["--chat", "off"], 4, "has one queue, not 2"),
+        ] {
+            let output = serve(more).wait_with_output().unwrap();
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(code), "{stderr}");
+            assert!(stderr.contains(said), "{stderr}");
+        }
+
+        Links::open().unwrap().delete(NAME).unwrap();
+        keep_tap(&open_queues(NAME, true, 2).unwrap()[0]).unwrap();
+        configure_tap();
+        let mut server = serve(&["--chat", "off"]);
+        let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+        for _ in 0..2 {
+            let line = lines.next().unwrap().unwrap();
+            assert!(line.contains("8898"), "{line}");
+        }
+        let addr = "192.168.69.1:8898".parse().unwrap();
+        for _ in 0..32 {
+            let mut client = TcpStream::connect(addr).unwrap();
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.write_all(b"hello").unwrap();
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).unwrap();
+            assert_eq!(answer, b"hi");
+            let client = udp_client("0.0.0.0:0", addr);
+            client.send(b"hello").unwrap();
+            assert_eq!(client.recv(&mut [0; 16]).unwrap(), 2);
+        }
+        let pid = Pid::from_raw(i32::try_from(server.id()).unwrap());
+        kill(pid, Signal::SIGTERM).unwrap();
+        let counted: Vec<String> = lines.map(Result::unwrap).collect();
+        assert!(server.wait().unwrap().success(), "{counted:?}");
+        let answered = counted.iter().filter(|line| line.contains("32"));
+        assert_eq!(answered.count(), 2, "{counted:?}");
     });
 }
 

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::ops::{AddAssign, ControlFlow};
+use std::sync::Mutex;
 use std::thread;
 
 use smoltalk::chat::{self, Chat, ContactBook, Event};
@@ -14,9 +15,10 @@ use smoltalk::{
 use smoltalk_hosted::clock::Clock;
 use smoltalk_hosted::error::{Error, Exit};
 use smoltalk_hosted::network::{DatagramId, Io, Network, Sharing, Signal, Signals, StreamsId};
+use smoltalk_hosted::tap::TapDevice;
 
 use super::chat::show_message;
-use super::workers::{Crew, Worker};
+use super::workers::{Access, Crew, Worker};
 use super::{CONTACTS, Job, MESSAGES, Stack, Traced, run};
 use crate::cli::{At as Moment, Contact, Place, ServeArgs};
 use crate::output::{At, Output, Record};
@@ -132,13 +134,24 @@ pub fn serve(
     let workers = args.workers.map_or(NonZeroUsize::MIN, |workers| workers.0);
     let contacts = stack.contact_book(contacts)?;
     let options = Options::new(args, stack.default_bind(), contacts);
-    let mut network = match stack {
-        Stack::Host => Network::host_sharing(Sharing::First { of: workers })?,
-        Stack::Tap(_) if workers.get() > 1 => {
-            return Err(Error::usage("--workers needs host sockets")
-                .with_hint("leave out --tap, or --workers"));
+    let (mut network, access) = match stack {
+        Stack::Host => (
+            Network::host_sharing(Sharing::First { of: workers })?,
+            Access::Host(Sharing::Beside { of: workers }),
+        ),
+        // The kernel chooses the queue for each client, so that what is for the chat could not all come to one.
+        Stack::Tap(_) if workers.get() > 1 && !options.chat.is_empty() => {
+            return Err(
+                Error::usage("several workers cannot have the chat on one TAP device")
+                    .with_hint("add `--chat off`, or leave out --workers"),
+            );
         }
-        Stack::Tap(_) => stack.open()?,
+        Stack::Tap(tap) => {
+            let mut queues = TapDevice::attach_queues(&tap.name, workers.get())?;
+            let first = Network::on_tap_device(queues.remove(0), tap)?;
+            let (queues, options) = (Mutex::new(queues), tap.clone());
+            (first, Access::Tap { queues, options })
+        }
     };
     network.set_busy_poll(busy_poll);
     let mut station = Station::bind(&mut network, output, &options)?;
@@ -146,7 +159,7 @@ pub fn serve(
     let counters = thread::scope(|scope| {
         let worker = Worker {
             options: options.for_worker(&station.addresses()),
-            sharing: Sharing::Beside { of: workers },
+            access,
             output,
             at,
             grace,

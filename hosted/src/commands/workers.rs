@@ -1,22 +1,50 @@
 //! The threads that serve beside the first one: what `serve --workers` adds.
 
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::{Arc, Mutex};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use smoltalk::Duration;
 use smoltalk_hosted::error::Error;
-use smoltalk_hosted::network::{Network, Sharing, Waker};
+use smoltalk_hosted::network::{Network, Sharing, TapOptions, Waker};
+use smoltalk_hosted::tap::TapDevice;
 
 use super::serve::{Counters, Options, Station, Then, clock, obey};
 use crate::cli;
 use crate::output::{At, Output};
 
+/// How the workers beside the first one get at the network.
+#[derive(Debug)]
+pub enum Access {
+    /// Through host sockets.
+    Host(Sharing),
+    /// Through the queues of a TAP device, one each.
+    Tap {
+        /// As many as there will be workers.
+        queues: Mutex<Vec<TapDevice>>,
+        /// The same for all of them.
+        options: TapOptions,
+    },
+}
+
+impl Access {
+    fn open(&self) -> Result<Network, Error> {
+        match self {
+            Self::Host(sharing) => Network::host_sharing(*sharing),
+            Self::Tap { queues, options } => {
+                let queue = queues.lock().ok().and_then(|mut queues| queues.pop());
+                let queue = queue.ok_or_else(|| Error::failed("more workers than queues"))?;
+                Network::on_tap_device(queue, options)
+            }
+        }
+    }
+}
+
 /// What a worker is to do.
 #[derive(Debug)]
 pub struct Worker<'o> {
     pub options: Options,
-    pub sharing: Sharing,
+    pub access: Access,
     pub output: &'o Output,
     pub at: Option<cli::At>,
     /// How long it may take to finish what is in flight.
@@ -30,7 +58,7 @@ impl Worker<'_> {
     /// Serves until it is told otherwise, and returns what it has counted. `ready` is told when it serves, or why not.
     fn work(&self, orders: &Receiver<Then>, ready: &Sender<Result<Waker, Error>>) -> Worked {
         let bind = || {
-            let mut network = Network::host_sharing(self.sharing)?;
+            let mut network = self.access.open()?;
             network.set_busy_poll(self.busy_poll);
             let station = Station::bind(&mut network, self.output, &self.options)?;
             Ok((network, station))
