@@ -653,6 +653,74 @@ fn a_client_learns_at_once_that_nobody_listens() {
     }
 }
 
+/// Sends to each of these, and notes what it hears.
+#[derive(Default)]
+struct Notes {
+    to: Vec<SocketAddr>,
+    heard: Vec<Result<(), Unreachable>>,
+}
+
+impl DatagramService for Notes {
+    const MAX_DATAGRAM: usize = 1;
+    type Reject = Infallible;
+
+    fn handle_datagram(&mut self, _: Now, _: SocketAddr, _: &[u8]) -> Result<(), Infallible> {
+        self.heard.push(Ok(()));
+        Ok(())
+    }
+
+    fn handle_unreachable(&mut self, _: Now, _: SocketAddr, why: Unreachable) {
+        self.heard.push(Err(why));
+    }
+
+    fn handle_timeout(&mut self, _: Now) {}
+
+    fn poll_transmit(&mut self, _: Now, _: &mut [u8]) -> Option<Transmit> {
+        let to = self.to.pop()?;
+        Some(Transmit { to, len: 1 })
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+}
+
+#[test]
+fn what_came_before_a_refusal_is_heard_before_it() {
+    let mut pair = Pair::new(1, Impairments::default(), 1);
+    let (answers, refuses) = (addr("192.0.2.1", 8898), addr("192.0.2.1", 9));
+    let mut bound = pair
+        .server
+        .bind(answers, "greeting", udp_buffers())
+        .unwrap();
+    let mut server = DatagramServer::new();
+    pair.client.set_burst(4);
+    let local = addr("192.0.2.2", 0);
+    let mut socket = pair.client.bind(local, "client", udp_buffers()).unwrap();
+    let mut scratch = [0; 64];
+    // In the first round the stack does not know yet that several come at a time.
+    for _ in 0..2 {
+        let mut notes = Notes::default();
+        notes.to = vec![refuses, answers];
+        pair.wake();
+        while notes.heard.len() < 2 {
+            pair.step(
+                |sockets, now| {
+                    let mut transport = sockets.udp(&mut bound, now);
+                    let Ok(pumped) = pump(&mut server, &mut transport, now, &mut scratch, 16);
+                    pumped.deadline
+                },
+                |sockets, now| {
+                    let mut transport = sockets.udp(&mut socket, now);
+                    let Ok(pumped) = pump(&mut notes, &mut transport, now, &mut [0; 1], 16);
+                    pumped.deadline
+                },
+            );
+        }
+        assert_eq!(notes.heard, [Ok(()), Err(Unreachable::Refused)]);
+    }
+}
+
 #[test]
 fn stations_find_each_other_by_neighbour_discovery_too() {
     // Over the cable, so that each stack's solicitations meet the other's advertisements.

@@ -223,7 +223,11 @@ impl DatagramTransport for UdpTransport<'_, '_> {
         let ours = |news: &mut News| {
             news.from.port() == port && bound.is_none_or(|ip| ip == news.from.ip())
         };
-        if let Some(news) = self.sockets.news.take_if(ours) {
+        let socket = self.sockets.table.socket::<Socket<'_>>(self.state.index);
+        // The frame with the news is the last one that was taken in: what came before it is heard before it.
+        if !socket.can_recv()
+            && let Some(news) = self.sockets.news.take_if(ours)
+        {
             let News { to, why, .. } = news;
             return Ok(Some(Arrival::Unreachable { to, why }));
         }
