@@ -654,7 +654,6 @@ fn a_client_learns_at_once_that_nobody_listens() {
 }
 
 /// Sends to each of these, and notes what it hears.
-#[derive(Default)]
 struct Notes {
     to: Vec<SocketAddr>,
     heard: Vec<Result<(), Unreachable>>,
@@ -700,8 +699,10 @@ fn what_came_before_a_refusal_is_heard_before_it() {
     let mut scratch = [0; 64];
     // In the first round the stack does not know yet that several come at a time.
     for _ in 0..2 {
-        let mut notes = Notes::default();
-        notes.to = vec![refuses, answers];
+        let mut notes = Notes {
+            to: vec![refuses, answers],
+            heard: Vec::new(),
+        };
         pair.wake();
         while notes.heard.len() < 2 {
             pair.step(
