@@ -406,10 +406,9 @@ impl<'a, D: Device> Stack<'a, D> {
         self.send(now.monotonic);
         let (mut deadline, mut unfinished) = (None, false);
         // The services may wait for the first frame where it finds room.
-        let mut to_serve = true;
-        if self.burst == 1 || !self.is_settled {
+        let mut to_serve = self.burst > 1 && self.is_settled;
+        if !to_serve {
             (deadline, unfinished) = self.serve_and_send(now, &mut serve);
-            to_serve = false;
         }
         let mut more = true;
         // One by itself is not kept waiting until it is known that there is no other.

@@ -370,12 +370,12 @@ impl<'a> Table<'a> {
 
     /// Notes that a socket may have something to send.
     pub(super) fn touch(&mut self, index: Index) {
-        if self.entry(index).waits {
+        let entry = self.entry(index);
+        if entry.next_to_send == OUT {
+            self.queue(index);
+        } else if entry.waits {
             // What waited may be gone, and what comes now may be for another: that shows only when it is asked.
             self.touch_unresolved();
-        }
-        if self.entry(index).next_to_send == OUT {
-            self.queue(index);
         }
     }
 
