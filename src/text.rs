@@ -1,6 +1,6 @@
 //! What peers send, made safe to show.
 
-use core::fmt;
+use core::fmt::{self, Write as _};
 
 /// Bytes from a peer, shown as one line of text that a terminal cannot mistake for a command.
 ///
@@ -61,7 +61,7 @@ impl fmt::Display for Shown<'_> {
             }
             f.write_str(&valid[unwritten..])?;
             for byte in chunk.invalid() {
-                write!(f, "\\x{byte:02x}")?;
+                hex(u32::from(*byte), f)?;
                 before = Before::Nothing;
             }
         }
@@ -74,9 +74,24 @@ fn escape(c: char, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         '\n' => f.write_str("\\n"),
         '\r' => f.write_str("\\r"),
         '\t' => f.write_str("\\t"),
-        c if c.is_ascii() => write!(f, "\\x{:02x}", u32::from(c)),
-        c => write!(f, "{}", c.escape_unicode()),
+        c if c.is_ascii() => hex(u32::from(c), f),
+        c => {
+            for c in c.escape_unicode() {
+                f.write_char(c)?;
+            }
+            Ok(())
+        }
     }
+}
+
+/// Two digits by hand: the core library's formatting of integers takes 0.8 KB, which a small machine may have for this
+/// alone.
+fn hex(byte: u32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str("\\x")?;
+    for nibble in [byte >> 4 & 0xf, byte & 0xf] {
+        f.write_char(char::from_digit(nibble, 16).unwrap_or('?'))?;
+    }
+    Ok(())
 }
 
 /// What the last character was, as far as the next one's being shown depends on it.

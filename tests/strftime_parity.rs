@@ -9,7 +9,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use smoltalk::time::{FormatError, MAX_ANSWER, Server};
+use smoltalk::time::{CachingServer, FormatError, MAX_ANSWER, Server};
 use smoltalk::{DatagramService, Instant, Now, Wall, Zone};
 
 /// One JSON string a line; the formats of the tests over the wire too.
@@ -121,19 +121,35 @@ fn what_python_refuses_is_refused() {
 
 #[test]
 fn every_listed_format_is_answered_over_the_wire() {
-    let client = "192.0.2.7:40000".parse().unwrap();
     // A Wednesday in September, where names are longest.
     let now = Now {
         monotonic: Instant::ZERO,
         wall: Some(Wall::utc(at(2026, 9, 23, 12, 0, 0))),
     };
-    let mut server = Server::new();
+    let mut servers = (Server::new(), CachingServer::<4>::new());
     for format in listed_formats() {
-        server
-            .handle_datagram(now, client, format.as_bytes())
-            .unwrap_or_else(|why| panic!("{format:?}: {why}"));
-        assert!(server.poll_transmit(now, &mut [0; MAX_ANSWER]).is_some());
+        let (mut plain, mut fresh, mut remembered) =
+            ([0; MAX_ANSWER], [0; MAX_ANSWER], [0; MAX_ANSWER]);
+        let answer = ask(&mut servers.0, now, &format, &mut plain);
+        for out in [&mut fresh, &mut remembered] {
+            assert_eq!(ask(&mut servers.1, now, &format, out), answer, "{format:?}");
+        }
     }
+}
+
+/// What `server` answers.
+fn ask<'b>(
+    server: &mut impl DatagramService,
+    now: Now,
+    format: &str,
+    out: &'b mut [u8; MAX_ANSWER],
+) -> &'b [u8] {
+    let client = "192.0.2.7:40000".parse().unwrap();
+    server
+        .handle_datagram(now, client, format.as_bytes())
+        .unwrap_or_else(|why| panic!("{format:?}: {why}"));
+    let transmit = server.poll_transmit(now, out).unwrap();
+    &out[..transmit.len]
 }
 
 /// Asks Python and `time::format` the same questions, and returns how many there were.

@@ -7,7 +7,8 @@ use cortex_m::peripheral::NVIC;
 #[cfg(any(feature = "dhcp", feature = "slaac"))]
 use smoltalk::smoltcp::AddressEvent;
 use smoltalk::smoltcp::{
-    Listener, SocketMemory, Sockets, Stack, StackConfig, TcpBuffers, UdpSocket,
+    Listener, SocketEntry, SocketSlices, SocketStorage, Sockets, Stack, StackConfig, TcpBuffers,
+    UdpSocket,
 };
 use smoltalk::text::Shown;
 use smoltalk::{DatagramService, Instant, Now, chat, earliest, greeting, pump, sntp, time};
@@ -16,7 +17,7 @@ use smoltcp::socket::udp;
 use crate::board::{Board, Mac};
 use crate::clock::Clock;
 use crate::console::{Console, Uart, Waiting};
-use crate::print::{At, Date, Plain, count};
+use crate::print::{At, Date, Number, Plain, count};
 use crate::{config, fault, paint};
 
 /// TCP connections at a time, and one more socket that listens for the next.
@@ -54,7 +55,7 @@ const SCRATCH: usize = chat::MAX_TEXT;
 
 /// Sockets: the connections', one for each datagram service, and one for DHCP.
 const SOCKETS: usize = CONNECTIONS + 4 + cfg!(feature = "dhcp") as usize;
-type Storage = SocketMemory<'static, SOCKETS>;
+type Storage = [SocketStorage<'static>; SOCKETS];
 
 /// What a DHCP server's message has room for, in bytes: as many as every client must take (RFC 2131, section 2).
 #[cfg(feature = "dhcp")]
@@ -68,6 +69,7 @@ type Chat = chat::Chat<0, 1>;
 pub struct Memory<M: Mac + 'static> {
     stack: MaybeUninit<BoardStack<M>>,
     storage: MaybeUninit<Storage>,
+    entries: [SocketEntry<'static>; SOCKETS],
     packets: MaybeUninit<[Packets; 4]>,
     connected: MaybeUninit<Connected>,
     greetings: MaybeUninit<Datagrams<greeting::DatagramServer>>,
@@ -86,6 +88,7 @@ impl<M: Mac> Memory<M> {
         Self {
             stack: MaybeUninit::uninit(),
             storage: MaybeUninit::uninit(),
+            entries: [const { SocketEntry::EMPTY }; SOCKETS],
             packets: MaybeUninit::uninit(),
             connected: MaybeUninit::uninit(),
             greetings: MaybeUninit::uninit(),
@@ -136,8 +139,11 @@ pub fn run<M: Mac, U: Uart>(board: Board<M, U>, memory: &'static mut Memory<M>) 
         Plain(board.name)
     ));
     let now = clock.now();
-    let storage = place(&mut memory.storage, SocketMemory::new);
-    let stack = start_stack(board.mac, now, storage, &mut memory.stack);
+    let sockets = SocketSlices {
+        storage: place::<Storage>(&mut memory.storage, || [SocketStorage::EMPTY; SOCKETS]),
+        entries: &mut memory.entries,
+    };
+    let stack = start_stack(board.mac, now, sockets, &mut memory.stack);
     let now = Now::monotonic(now);
     let bytes = &mut memory.bytes;
     #[cfg(feature = "dhcp")]
@@ -218,7 +224,7 @@ fn place<T>(place: &'static mut MaybeUninit<T>, make: impl FnOnce() -> T) -> &'s
 fn start_stack<M: Mac>(
     mac: M,
     now: Instant,
-    storage: &'static mut Storage,
+    sockets: SocketSlices<'static>,
     place: &'static mut MaybeUninit<BoardStack<M>>,
 ) -> &'static mut BoardStack<M> {
     let address = mac.address();
@@ -228,7 +234,7 @@ fn start_stack<M: Mac>(
         gateways: config::GATEWAYS,
         seed: seed(address, now),
     };
-    let stack = Stack::new(mac, &stack_config, storage, now);
+    let stack = Stack::new(mac, &stack_config, sockets, now);
     place.write(stack.unwrap_or_else(|error| panic!("{error}")))
 }
 
@@ -336,7 +342,7 @@ impl<M: Mac, U: Uart> Station<M, U> {
     fn introduce(&mut self) {
         let console = &mut self.console;
         for &(ip, prefix) in self.stack.addresses() {
-            let (at, prefix) = (At(SocketAddr::new(ip, 0)), i32::from(prefix));
+            let (at, prefix) = (At(SocketAddr::new(ip, 0)), Number(prefix.into()));
             console.line(format_args!("address {at}/{prefix}"));
         }
         if cfg!(feature = "dhcp") {
@@ -554,12 +560,12 @@ impl Services {
         }
         console.line(format_args!(
             "time: not known yet, {} servers to ask",
-            config::SNTP_SERVERS.len() as i32
+            Number(config::SNTP_SERVERS.len() as i32)
         ));
     }
 
     /// What happened so far.
-    fn counts(&self) -> [(&'static str, i32); 14] {
+    fn counts(&self) -> [(&'static str, Number); 14] {
         let Connected { listener, service } = &*self.connected;
         let recycled =
             listener.counters().time_wait_recycled + listener.counters().half_open_recycled;
@@ -581,7 +587,7 @@ impl Services {
             ("clock asked", count(asked.requests)),
             ("clock set", count(asked.accepted)),
             ("clock rejected", count(asked.rejected)),
-            ("clock drift in ppb", clock.drift().unwrap_or(0)),
+            ("clock drift in ppb", Number(clock.drift().unwrap_or(0))),
         ]
     }
 }
@@ -609,7 +615,7 @@ fn tell_of_address<U: Uart>(event: AddressEvent, console: &mut Console<U>) {
     let at = |ip: IpAddr| At(SocketAddr::new(ip, 0));
     match event {
         AddressEvent::Leased(lease) => {
-            let (ip, prefix) = (at(lease.ip.into()), i32::from(lease.prefix));
+            let (ip, prefix) = (at(lease.ip.into()), Number(lease.prefix.into()));
             let server = at(lease.server.into());
             let seconds = count(lease.seconds.unwrap_or(0));
             console.line(format_args!(
@@ -623,7 +629,7 @@ fn tell_of_address<U: Uart>(event: AddressEvent, console: &mut Console<U>) {
             console.line(format_args!("address {} not ours any more", at(ip.into())));
         }
         AddressEvent::Autoconfigured { ip, prefix } => {
-            let (ip, prefix) = (at(ip.into()), i32::from(prefix));
+            let (ip, prefix) = (at(ip.into()), Number(prefix.into()));
             console.line(format_args!("address {ip}/{prefix} by a router"));
         }
         AddressEvent::Expired { ip } => {
@@ -655,7 +661,7 @@ fn tell_of_clock<U: Uart>(event: sntp::Event, console: &mut Console<U>) {
         } => {
             let millis = by_micros.unwrap_or(0) / 1_000;
             // It is a clock that was set, and no clock is off by more than the 24 days that fit.
-            let millis = i32::try_from(millis).unwrap_or(i32::MAX);
+            let millis = Number(i32::try_from(millis).unwrap_or(i32::MAX));
             console.line(format_args!(
                 "time: {} by {}, moved {millis} ms",
                 Date(wall),

@@ -7,7 +7,7 @@ use core::panic::PanicInfo;
 use cortex_m_rt::{ExceptionFrame, exception};
 use critical_section::Mutex;
 
-use crate::print::{Plain, count};
+use crate::print::{Hex, Number, Plain, count};
 
 /// Sends one byte, and waits until it could.
 type Write1 = fn(u8);
@@ -66,13 +66,13 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
     let _ = writeln!(
         LastWords,
-        "\nhard fault at {:#010x}, called from {:#010x}, r0 to r3 {:#x} {:#x} {:#x} {:#x}",
-        frame.pc(),
-        frame.lr(),
-        frame.r0(),
-        frame.r1(),
-        frame.r2(),
-        frame.r3()
+        "\nhard fault at {}, called from {}, r0 to r3 {} {} {} {}",
+        Hex(frame.pc()),
+        Hex(frame.lr()),
+        Hex(frame.r0()),
+        Hex(frame.r1()),
+        Hex(frame.r2()),
+        Hex(frame.r3())
     );
     exit(false)
 }
@@ -81,6 +81,6 @@ unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
 #[exception]
 unsafe fn DefaultHandler(number: i16) -> ! {
     // Interrupts are masked and only ever end a sleep, so this is one of the faults.
-    let _ = writeln!(LastWords, "\nexception {}", i32::from(number));
+    let _ = writeln!(LastWords, "\nexception {}", Number(number.into()));
     exit(false)
 }

@@ -70,6 +70,7 @@ on_boards! {
     a_hundred_thousand_bad_frames_change_nothing;
     the_stack_keeps_to_its_budget;
     idle_it_sleeps;
+    a_frame_ends_its_sleep;
     a_panic_is_reported;
     a_fault_is_reported;
     what_peers_send_is_shown_and_not_obeyed;
@@ -335,6 +336,21 @@ fn idle_it_sleeps(board: &str) {
     // The clock wants to be looked at three times a second, and the UART's bytes are a turn each.
     assert!(turns < 1_500, "{turns} turns in 3 seconds");
     assert!(after["seconds up"] >= before["seconds up"] + 2);
+}
+
+fn a_frame_ends_its_sleep(board: &str) {
+    let mut machine = Machine::start(board, "ipv4");
+    greet(&client(greeting::PORT));
+    let before = machine.counts();
+    let socket = client(greeting::PORT);
+    for _ in 0..200 {
+        socket.send(b"hello").unwrap();
+        assert_eq!(receive(&socket), b"hi");
+    }
+    let after = machine.counts();
+    // A frame that waits for the end of SysTick's round, 0.3 or 0.7 seconds, waits for half of it on the average.
+    let seconds = after["seconds up"] - before["seconds up"];
+    assert!(seconds < 15, "200 greetings took {seconds} seconds");
 }
 
 fn a_panic_is_reported(board: &str) {

@@ -5,18 +5,18 @@
 mod server;
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
 use smoltalk::greeting::{self, StreamClient, StreamOutcome};
-use smoltalk::{Now, Outcome, Retry};
+use smoltalk::{Now, Outcome, Retry, time};
 use smoltalk_hosted::clock::Clock;
 use smoltalk_hosted::error::Exit;
 use smoltalk_hosted::lab::{KERNEL, Links};
 use smoltalk_hosted::network::{Io, Network, NetworkEvent, Serve, TapOptions};
 use smoltalk_hosted::tap::TapDevice;
-use smoltalk_hosted::tap::sys::{keep_tap, open_tap};
+use smoltalk_hosted::tap::sys::{keep_tap, open_queues, open_tap};
 
 use server::Server;
 
@@ -243,6 +243,202 @@ fn more_connections_than_the_pool_has_are_served_one_after_another() {
     });
 }
 
+#[test]
+fn datagrams_put_together_arrive_one_by_one() {
+    in_a_network(|| {
+        let (mut network, clock, mut serve) = time_server();
+        for (local, remote) in [
+            ("192.168.69.100:0", "192.168.69.1:9000"),
+            ("[fdaa::100]:0", "[fdaa::1]:9000"),
+        ] {
+            let remote = remote.parse().unwrap();
+            let clients = [udp_client(local, remote), udp_client(local, remote)];
+            for client in &clients {
+                meet(client, &mut network, &clock, &mut *serve);
+            }
+            let before = packets_received();
+            // An unknown directive comes back as it was written, so each answer is its request: some of one
+            // length, some longer and some shorter.
+            let texts: Vec<String> = (0..60)
+                .map(|at| {
+                    format!(
+                        "{at:02}{}",
+                        "x".repeat(if at < 30 { 5 } else { at * 7 % 40 })
+                    )
+                })
+                .collect();
+            for text in &texts {
+                for client in &clients {
+                    client.send(text.as_bytes()).unwrap();
+                }
+            }
+            // All are there when this looks, so all answers are made in one turn or few.
+            while network.turn(&clock, &mut *serve).unwrap().more {}
+            let frames = packets_received() - before;
+            assert!(frames < 100, "{frames} frames for 120 datagrams");
+            for client in &clients {
+                for text in &texts {
+                    let mut answer = [0; 128];
+                    let len = client.recv(&mut answer).unwrap();
+                    assert_eq!(std::str::from_utf8(&answer[..len]), Ok(text.as_str()));
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_wrong_checksum_from_a_wire_is_not_answered() {
+    in_a_network(|| {
+        let (mut network, clock, mut serve) = time_server();
+        for (local, remote) in [
+            ("192.168.69.100:0", "192.168.69.1:9000"),
+            ("[fdaa::100]:0", "[fdaa::1]:9000"),
+        ] {
+            let remote: SocketAddr = remote.parse().unwrap();
+            let client = udp_client(local, remote);
+            meet(&client, &mut network, &clock, &mut *serve);
+
+            // The kernel sends what it is given, and vouches for nothing.
+            let local = client.local_addr().unwrap();
+            let raw = socket2::Socket::new(
+                socket2::Domain::for_address(local),
+                socket2::Type::RAW,
+                Some(socket2::Protocol::UDP),
+            )
+            .unwrap();
+            raw.bind(&SocketAddr::new(local.ip(), 0).into()).unwrap();
+            let to = SocketAddr::new(remote.ip(), 0).into();
+            for text in [b"wrong", b"right"] {
+                let mut datagram = datagram(local, remote, text);
+                if text == b"wrong" {
+                    datagram[9] ^= 1;
+                }
+                raw.send_to(&datagram, &to).unwrap();
+                network.turn(&clock, &mut *serve).unwrap();
+            }
+            let mut answer = [0; 16];
+            let len = client.recv(&mut answer).unwrap();
+            assert_eq!(&answer[..len], b"right");
+        }
+    });
+}
+
+#[test]
+fn long_segments_arrive_whole_both_ways() {
+    const LEN: usize = 60_000;
+    in_a_network(|| {
+        let said: Vec<u8> = (0..LEN).map(|at| (at % 251) as u8).collect();
+        let back: Vec<u8> = (0..LEN).map(|at| (at % 241) as u8).collect();
+        for ip in ["192.168.69.100", "fdaa::100"] {
+            let listener = TcpListener::bind((ip.parse::<IpAddr>().unwrap(), 0)).unwrap();
+            let addr = listener.local_addr().unwrap();
+            let (said, back) = (said.clone(), back.clone());
+            let answering = {
+                let (said, back) = (said.clone(), back.clone());
+                std::thread::spawn(move || {
+                    let (mut conn, _) = listener.accept().unwrap();
+                    conn.set_read_timeout(Some(PATIENCE)).unwrap();
+                    let mut heard = vec![0; LEN];
+                    conn.read_exact(&mut heard).unwrap();
+                    assert!(heard == said, "not what was said");
+                    conn.write_all(&back).unwrap();
+                })
+            };
+            let mut network = Network::tap(&TapOptions::new(NAME)).unwrap();
+            let clock = Clock::system();
+            let id = network.dial_stream(addr).unwrap();
+            let mut client =
+                Box::new(StreamClient::<LEN, LEN>::start(clock.now(), &said, PATIENCE).unwrap());
+            while client.outcome() == StreamOutcome::Pending {
+                let turn = network
+                    .turn(&clock, &mut |io, now| {
+                        Ok(io.streams(id, &mut *client, now)?.deadline)
+                    })
+                    .unwrap();
+                if client.outcome() == StreamOutcome::Pending {
+                    network.wait(&clock, turn.deadline).unwrap();
+                }
+            }
+            match client.outcome() {
+                StreamOutcome::Answered { answer, .. } => {
+                    assert!(answer == back, "not what was sent back");
+                }
+                other => panic!("{other:?}"),
+            }
+            answering.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_device_is_left_as_others_expect_it() {
+    in_a_network(|| {
+        drop(greeting_server());
+        // Frames come without a header and with their checksums.
+        let mut tap = std::fs::File::from(open_tap(NAME, false).unwrap());
+        let client = UdpSocket::bind("192.168.69.100:0").unwrap();
+        client.send_to(b"hello", "192.168.69.255:9000").unwrap_err();
+        client.set_broadcast(true).unwrap();
+        client.send_to(b"hello", "192.168.69.255:9000").unwrap();
+        let mut frame = [0; 2_048];
+        let udp = loop {
+            let len = tap.read(&mut frame).unwrap();
+            if frame[12..14] == [0x08, 0x00] && frame[23] == 17 {
+                break smoltcp::wire::UdpPacket::new_checked(&frame[34..len]).unwrap();
+            }
+        };
+        let source = smoltcp::wire::Ipv4Address::new(192, 168, 69, 100);
+        let destination = smoltcp::wire::Ipv4Address::new(192, 168, 69, 255);
+        assert_eq!(udp.payload(), b"hello");
+        assert!(udp.verify_checksum(&source.into(), &destination.into()));
+    });
+}
+
+#[test]
+fn each_queue_has_a_stack_of_its_own() {
+    const QUEUES: usize = 2;
+    in_a_network(|| {
+        let error = TapDevice::attach_queues(NAME, QUEUES).unwrap_err();
+        assert_eq!(error.exit(), Exit::NotPermitted);
+        assert!(error.to_string().contains("one queue, not 2"), "{error}");
+
+        Links::open().unwrap().delete(NAME).unwrap();
+        let queues = open_queues(NAME, true, QUEUES).unwrap();
+        keep_tap(&queues[0]).unwrap();
+        drop(queues);
+        configure_tap();
+        let servers: Vec<Server> = TapDevice::attach_queues(NAME, QUEUES)
+            .unwrap()
+            .into_iter()
+            .map(|queue| greeting_server_on(Some(queue)))
+            .collect();
+        // Enough flows for both queues to have some, and each is served, from first to last.
+        for ip in ["192.168.69.1", "fdaa::1"] {
+            let addr = SocketAddr::new(ip.parse().unwrap(), servers[0].addr.port());
+            for _ in 0..32 {
+                let mut client = TcpStream::connect(addr).unwrap();
+                client.set_read_timeout(Some(PATIENCE)).unwrap();
+                client.write_all(b"hello").unwrap();
+                let mut answer = Vec::new();
+                client.read_to_end(&mut answer).unwrap();
+                assert_eq!(answer, b"hi");
+                let local = if addr.is_ipv4() {
+                    "0.0.0.0:0"
+                } else {
+                    "[::]:0"
+                };
+                let client = udp_client(local, addr);
+                client.send(b"hello").unwrap();
+                assert_eq!(client.recv(&mut [0; 16]).unwrap(), 2);
+            }
+        }
+        drop(servers);
+        // One queue of such a device will do.
+        drop(greeting_server());
+    });
+}
+
 // --- what the tests stand on ---
 
 /// Runs `test` in a network namespace with the kernel's side of a TAP device ready. Where the system does not permit
@@ -269,6 +465,10 @@ fn make_tap() {
     let tap = open_tap(NAME, true).unwrap();
     keep_tap(&tap).unwrap();
     drop(tap);
+    configure_tap();
+}
+
+fn configure_tap() {
     let mut links = Links::open().unwrap();
     links.up("lo").unwrap();
     links.up(NAME).unwrap();
@@ -277,10 +477,69 @@ fn make_tap() {
     }
 }
 
+/// How many packets the kernel has received from the device, one put together of many being one.
+fn packets_received() -> u64 {
+    let all = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    let mut lines = all.lines().map(str::trim);
+    let ours = lines.find_map(|line| line.strip_prefix(NAME)?.strip_prefix(':'));
+    let mut fields = ours.unwrap().split_whitespace();
+    fields.nth(1).unwrap().parse().unwrap()
+}
+
+/// A UDP header and `text`, the checksum right.
+fn datagram(from: SocketAddr, to: SocketAddr, text: &[u8]) -> Vec<u8> {
+    let mut datagram = vec![0; 8 + text.len()];
+    let repr = smoltcp::wire::UdpRepr {
+        src_port: from.port(),
+        dst_port: to.port(),
+    };
+    repr.emit(
+        &mut smoltcp::wire::UdpPacket::new_unchecked(&mut datagram),
+        &from.ip().into(),
+        &to.ip().into(),
+        text.len(),
+        |payload| payload.copy_from_slice(text),
+        &Default::default(),
+    );
+    datagram
+}
+
+/// The time over datagrams, at port 9000 of every address, to be served turn by turn.
+fn time_server() -> (Network, Clock, Box<Serve<'static>>) {
+    let mut network = Network::tap(&TapOptions::new(NAME)).unwrap();
+    let id = network
+        .bind_datagrams("[::]:9000".parse().unwrap(), "time")
+        .unwrap();
+    let mut server = time::Server::new();
+    let serve = move |io: &mut Io<'_>, now: Now| Ok(io.datagrams(id, &mut server, now)?.deadline);
+    (network, Clock::fixed(0), Box::new(serve))
+}
+
+/// Has `client` and the server know of each other: a device that was just attached to takes a moment until it
+/// carries frames, and the kernel must ask where the server is.
+fn meet(client: &UdpSocket, network: &mut Network, clock: &Clock, serve: &mut Serve<'_>) {
+    client.send(b"hello").unwrap();
+    client.set_nonblocking(true).unwrap();
+    while client.recv(&mut [0; 16]).is_err() {
+        let deadline = clock.monotonic() + smoltalk::Duration::from_millis(10);
+        network.wait(clock, Some(deadline)).unwrap();
+        network.turn(clock, serve).unwrap();
+    }
+    client.set_nonblocking(false).unwrap();
+}
+
 /// The greeting over datagrams and streams, on one port of every address.
 fn greeting_server() -> Server {
+    greeting_server_on(None)
+}
+
+/// The same, on a queue of a device that was attached to already.
+fn greeting_server_on(queue: Option<TapDevice>) -> Server {
     Server::start(
-        || Network::tap(&TapOptions::new(NAME)).unwrap(),
+        || match queue {
+            Some(queue) => Network::on_tap_device(queue, &TapOptions::new(NAME)).unwrap(),
+            None => Network::tap(&TapOptions::new(NAME)).unwrap(),
+        },
         |network| {
             let any = "[::]:8898".parse().unwrap();
             let streams = network.listen(any, "greeting").unwrap();

@@ -39,7 +39,7 @@ pub use autoconfiguration::{AddressEvent, Lease};
 pub use dial::{ConnectError, Dial};
 pub use listener::{Listener, ListenerCounters, StreamsPumped};
 pub use stack::{BindError, ConfigError, Sockets, Stack, StackConfig, Turn};
-pub use table::{Memory, SocketEntry, SocketMemory};
+pub use table::{SocketEntry, SocketMemory, SocketSlices};
 pub use tcp::{Gone, KEEP_ALIVE, TIMEOUT, TcpBuffers, TcpTransport};
 pub use udp::{UdpBuffers, UdpCounters, UdpSocket, UdpTransport};
 

@@ -16,7 +16,7 @@ use super::dial::{ConnectError, Dial};
 use super::link::{Delivery, Link, Packet};
 use super::listener::{Backlog, LISTENERS, Listener};
 use super::news::News;
-use super::table::{Memory, Table};
+use super::table::{SocketSlices, Table};
 use super::tcp::prepare;
 use super::udp::{UdpSocket, UdpTransport};
 use crate::random::Rng;
@@ -32,6 +32,10 @@ pub struct Stack<'a, D> {
     pub(super) sockets: Sockets<'a>,
     ports: Ports<PORTS>,
     pub(super) rng: Rng,
+    /// How many frames are taken in before the services are asked.
+    burst: u32,
+    /// More than one came in the last turn in which any did.
+    is_busy: bool,
     pub(super) autoconfiguration: Autoconfiguration,
     /// The ephemeral port of the last outgoing connection, counted from the first.
     last_dialed: u64,
@@ -117,7 +121,7 @@ impl<'a, D: Device> Stack<'a, D> {
     pub fn new(
         mut device: D,
         config: &StackConfig<'_>,
-        memory: impl Into<Memory<'a>>,
+        memory: impl Into<SocketSlices<'a>>,
         now: Instant,
     ) -> Result<Self, ConfigError> {
         let capabilities = device.capabilities();
@@ -134,15 +138,31 @@ impl<'a, D: Device> Stack<'a, D> {
         if !mac.is_unicast() {
             return Err(ConfigError::Mac(config.mac));
         }
-        let network = Network {
+        let mut network = Network {
             mtu,
             ..Network::default()
         };
         let mut iface_config = Config::new(HardwareAddress::Ethernet(mac));
         iface_config.random_seed = config.seed;
-        let iface = Interface::new(iface_config, &mut device, smoltcp_instant(now));
+        let mut iface = Interface::new(iface_config, &mut device, smoltcp_instant(now));
+        for &(ip, prefix) in config.addresses {
+            add_address(&mut iface, &mut network, ip, prefix)?;
+        }
+        if cfg!(feature = "ipv6") {
+            add_address(
+                &mut iface,
+                &mut network,
+                address::link_local(config.mac).into(),
+                64,
+            )?;
+        }
+        for &gateway in config.gateways {
+            add_gateway(&mut iface, &mut network, gateway)?;
+        }
         let mut rng = Rng::new(config.seed);
-        let mut stack = Self {
+        // Made last, and where it is returned to: it is large for a small machine's call stack, and each way out that
+        // comes after it would keep a copy there.
+        Ok(Self {
             link: Link::new(device, config.mac),
             iface,
             sockets: Sockets {
@@ -157,18 +177,10 @@ impl<'a, D: Device> Stack<'a, D> {
             ports: Ports::new(),
             last_dialed: Rng::new(!config.seed).below(u64::from(u16::MAX)),
             rng,
+            burst: 1,
+            is_busy: false,
             autoconfiguration: Autoconfiguration::default(),
-        };
-        for &(ip, prefix) in config.addresses {
-            stack.add_address(ip, prefix)?;
-        }
-        if cfg!(feature = "ipv6") {
-            stack.add_address(IpAddr::V6(address::link_local(config.mac)), 64)?;
-        }
-        for &gateway in config.gateways {
-            stack.add_gateway(gateway)?;
-        }
-        Ok(stack)
+        })
     }
 
     /// Takes `ip` for one more address of ours, in the network of the first `prefix` bits. One that is there
@@ -178,21 +190,7 @@ impl<'a, D: Device> Stack<'a, D> {
     /// No host can have that address, or there is no room for another.
     pub fn add_address(&mut self, ip: IpAddr, prefix: u8) -> Result<(), ConfigError> {
         self.autoconfiguration.disown(ip);
-        if self.sockets.network.owns(ip) {
-            return Ok(());
-        }
-        let bits = if ip.is_ipv4() { 32 } else { 128 };
-        let cidr = address::ip_address(ip)
-            .filter(|_| address::is_unicast(ip) && prefix <= bits)
-            .map(|ip| IpCidr::new(ip, prefix))
-            .ok_or(ConfigError::Address { ip, prefix })?;
-        let mut room = true;
-        self.iface
-            .update_ip_addrs(|addresses| room = addresses.push(cidr).is_ok());
-        if !room || self.sockets.network.addresses.push((ip, prefix)).is_err() {
-            let capacity = IFACE_MAX_ADDR_COUNT;
-            return Err(ConfigError::TooManyAddresses { capacity });
-        }
+        add_address(&mut self.iface, &mut self.sockets.network, ip, prefix)?;
         self.link.observer.forget();
         Ok(())
     }
@@ -228,23 +226,7 @@ impl<'a, D: Device> Stack<'a, D> {
     /// It is not another host on our link, or there is a gateway for its IP version already.
     pub fn add_gateway(&mut self, gateway: IpAddr) -> Result<(), ConfigError> {
         self.autoconfiguration.disown(gateway);
-        let network = &mut self.sockets.network;
-        // A gateway behind a gateway would never be found.
-        let usable =
-            address::is_unicast(gateway) && network.on_link(gateway) && !network.owns(gateway);
-        let (known, route) = match address::ip_address(gateway) {
-            Some(router) if usable => gateway_route(network, router),
-            _ => return Err(ConfigError::Gateway(gateway)),
-        };
-        let mut room = known.is_none();
-        self.iface
-            .routes_mut()
-            .update(|routes| room = room && routes.push(route).is_ok());
-        if !room {
-            let capacity = IFACE_MAX_ROUTE_COUNT;
-            return Err(ConfigError::TooManyGateways { capacity });
-        }
-        *known = Some(gateway);
+        add_gateway(&mut self.iface, &mut self.sockets.network, gateway)?;
         Ok(())
     }
 
@@ -421,6 +403,9 @@ impl<'a, D: Device> Stack<'a, D> {
         self.send(now.monotonic);
         let (mut deadline, mut unfinished) = self.serve_and_send(now, &mut serve);
         let mut more = true;
+        // One by itself is not kept waiting until it is known that there is no other.
+        let mut burst = if self.is_busy { self.burst } else { 1 };
+        let (mut taken, mut all) = (0, 0);
         for _ in 0..budget {
             match self.take_frame(now.monotonic) {
                 Taken::None => {
@@ -428,10 +413,18 @@ impl<'a, D: Device> Stack<'a, D> {
                     break;
                 }
                 Taken::Dropped => {}
-                Taken::Processed => {
-                    (deadline, unfinished) = self.serve_and_send(now, &mut serve);
-                }
+                Taken::Processed => (taken, all) = (taken + 1, all + 1),
             }
+            if taken >= burst || self.sockets.news.is_some() {
+                (deadline, unfinished) = self.serve_and_send(now, &mut serve);
+                (taken, burst) = (0, self.burst);
+            }
+        }
+        if taken > 0 {
+            (deadline, unfinished) = self.serve_and_send(now, &mut serve);
+        }
+        if all > 0 {
+            self.is_busy = all > 1;
         }
         self.autoconfigure(now.monotonic);
         deadline = earliest(deadline, self.autoconfiguration_timeout(now.monotonic));
@@ -447,6 +440,12 @@ impl<'a, D: Device> Stack<'a, D> {
             more: more || unfinished,
             device_full,
         }
+    }
+
+    /// Lets a [turn](Self::turn) take in up to `frames` frames before it serves, instead of one. Each socket must have
+    /// room for that many, or else what does not fit is lost.
+    pub fn set_burst(&mut self, frames: u32) {
+        self.burst = frames.max(1);
     }
 
     /// The device.
@@ -698,6 +697,54 @@ fn other_version(local: SocketAddr) -> SocketAddr {
         IpAddr::V6(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     };
     SocketAddr::new(ip, local.port())
+}
+
+/// See [`Stack::add_address`].
+fn add_address(
+    iface: &mut Interface,
+    network: &mut Network,
+    ip: IpAddr,
+    prefix: u8,
+) -> Result<(), ConfigError> {
+    if network.owns(ip) {
+        return Ok(());
+    }
+    let bits = if ip.is_ipv4() { 32 } else { 128 };
+    let cidr = address::ip_address(ip)
+        .filter(|_| address::is_unicast(ip) && prefix <= bits)
+        .map(|ip| IpCidr::new(ip, prefix))
+        .ok_or(ConfigError::Address { ip, prefix })?;
+    let mut room = true;
+    iface.update_ip_addrs(|addresses| room = addresses.push(cidr).is_ok());
+    if !room || network.addresses.push((ip, prefix)).is_err() {
+        let capacity = IFACE_MAX_ADDR_COUNT;
+        return Err(ConfigError::TooManyAddresses { capacity });
+    }
+    Ok(())
+}
+
+/// See [`Stack::add_gateway`].
+fn add_gateway(
+    iface: &mut Interface,
+    network: &mut Network,
+    gateway: IpAddr,
+) -> Result<(), ConfigError> {
+    // A gateway behind a gateway would never be found.
+    let usable = address::is_unicast(gateway) && network.on_link(gateway) && !network.owns(gateway);
+    let (known, route) = match address::ip_address(gateway) {
+        Some(router) if usable => gateway_route(network, router),
+        _ => return Err(ConfigError::Gateway(gateway)),
+    };
+    let mut room = known.is_none();
+    iface
+        .routes_mut()
+        .update(|routes| room = room && routes.push(route).is_ok());
+    if !room {
+        let capacity = IFACE_MAX_ROUTE_COUNT;
+        return Err(ConfigError::TooManyGateways { capacity });
+    }
+    *known = Some(gateway);
+    Ok(())
 }
 
 /// The default route over `router`, and the note of the one that there is already.

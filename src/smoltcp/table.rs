@@ -84,34 +84,38 @@ pub(super) enum Phase {
     TimeWait,
 }
 
-impl SocketEntry<'_> {
-    /// No socket.
-    pub const EMPTY: Self = Self {
-        set: None,
-        timer: Instant::FAR_FUTURE,
-        first: 0,
-        flows: NONE,
-        next_flow: NONE,
-        hash: NONE,
-        next_to_send: OUT,
-        next_changed: OUT,
-        previous: NONE,
-        next: NONE,
-        waits: false,
-        slot: Slot {
-            listener: Slot::NO_LISTENER,
-            phase: Phase::Free,
-            end_told: false,
-            conn: 0,
-            at: Instant::ZERO,
-        },
-    };
+impl<'a> SocketEntry<'a> {
+    /// No socket. All zeroes, so that a static of it takes no flash; a stack makes something of it.
+    pub const EMPTY: Self = Self::new(None, 0, 0, Instant::ZERO);
+
+    const fn new(set: Option<SocketSet<'a>>, none: Index, out: Index, timer: Instant) -> Self {
+        Self {
+            set,
+            timer,
+            first: 0,
+            flows: none,
+            next_flow: none,
+            hash: none,
+            next_to_send: out,
+            next_changed: out,
+            previous: none,
+            next: none,
+            waits: false,
+            slot: Slot {
+                listener: 0,
+                phase: Phase::Free,
+                end_told: false,
+                conn: 0,
+                at: Instant::ZERO,
+            },
+        }
+    }
 }
 
 /// The memory of a stack's sockets, for `N` of them: 560 bytes each on a 64-bit machine, 370 on a 32-bit one with
 /// IPv4 alone.
 ///
-/// Who does not know how many there are until the program runs makes [`Memory`] of two slices.
+/// Who does not know how many there are until the program runs makes [`SocketSlices`] of two slices.
 #[derive(Debug)]
 pub struct SocketMemory<'a, const N: usize> {
     storage: [SocketStorage<'a>; N],
@@ -136,14 +140,14 @@ impl<const N: usize> Default for SocketMemory<'_, N> {
 
 /// The memory of a stack's sockets: as many as both slices have room for, and at most 65,534.
 #[derive(Debug)]
-pub struct Memory<'a> {
+pub struct SocketSlices<'a> {
     /// Room for the sockets.
     pub storage: &'a mut [SocketStorage<'a>],
     /// Room for what the stack notes of them.
     pub entries: &'a mut [SocketEntry<'a>],
 }
 
-impl<'a, const N: usize> From<&'a mut SocketMemory<'a, N>> for Memory<'a> {
+impl<'a, const N: usize> From<&'a mut SocketMemory<'a, N>> for SocketSlices<'a> {
     fn from(memory: &'a mut SocketMemory<'a, N>) -> Self {
         Self {
             storage: &mut memory.storage,
@@ -191,20 +195,20 @@ pub(super) struct Table<'a> {
     to_send: (Index, Index),
     /// The first of those that wait for a neighbour.
     unresolved: Index,
-    /// The first of those that a listener is to look at, the latest first.
+    /// The first of those that a listener is to look at.
     changed: Index,
     /// Keeps others from choosing flows of one hash.
     key: u32,
 }
 
 impl<'a> Table<'a> {
-    pub(super) fn new(memory: Memory<'a>, key: u32) -> Self {
-        let Memory { storage, entries } = memory;
+    pub(super) fn new(memory: SocketSlices<'a>, key: u32) -> Self {
+        let SocketSlices { storage, entries } = memory;
         let capacity = storage.len().min(entries.len()).min(MOST);
         let (entries, _) = entries.split_at_mut(capacity);
         for (entry, storage) in entries.iter_mut().zip(storage) {
-            *entry = SocketEntry::EMPTY;
-            entry.set = Some(SocketSet::new(core::slice::from_mut(storage)));
+            let set = SocketSet::new(core::slice::from_mut(storage));
+            *entry = SocketEntry::new(Some(set), NONE, OUT, Instant::FAR_FUTURE);
         }
         let mut table = Self {
             entries,
@@ -424,8 +428,8 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Those that `listener` is to look at, the earliest first: for [`Self::pop_changed`]. Which of them change
-    /// meanwhile is noted anew.
+    /// Those that `listener` is to look at, for [`Self::pop_changed`], in no order that means anything. Which of them
+    /// change meanwhile is noted anew.
     pub(super) fn take_changed(&mut self, listener: u8) -> Changed {
         let (mut mine, mut others) = (NONE, NONE);
         let mut at = self.changed;
@@ -603,4 +607,158 @@ impl<'a> Table<'a> {
 fn mix(hash: u32, word: u32) -> u32 {
     let hash = (hash ^ word).wrapping_mul(0x9e37_79b1);
     hash ^ hash >> 15
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::boxed::Box;
+    use std::collections::BTreeMap;
+    use std::vec::Vec;
+
+    use crate::smoltcp::TcpBuffers;
+
+    fn table(sockets: usize) -> Table<'static> {
+        let storage: Vec<_> = (0..sockets).map(|_| SocketStorage::EMPTY).collect();
+        let entries: Vec<_> = (0..sockets).map(|_| SocketEntry::EMPTY).collect();
+        let memory = SocketSlices {
+            storage: storage.leak(),
+            entries: entries.leak(),
+        };
+        Table::new(memory, 0x5eed)
+    }
+
+    fn tcp_socket() -> tcp::Socket<'static> {
+        Box::leak(Box::new(TcpBuffers::<16, 16>::new())).into()
+    }
+
+    proptest! {
+        #[test]
+        fn the_first_timer_is_found(
+            sockets in 1_usize..40,
+            changes in proptest::collection::vec((0_usize..40, proptest::option::of(0_u64..50)), 1..200),
+        ) {
+            let mut table = table(sockets);
+            let mut model = BTreeMap::new();
+            for (index, at) in changes {
+                let index = index % sockets;
+                let at = at.map(Instant::from_micros);
+                table.set_timer(index as Index, at);
+                model.remove(&index);
+                if let Some(at) = at {
+                    model.insert(index, at);
+                }
+                let first = table.next_timer();
+                prop_assert_eq!(first.map(|(at, _)| at), model.values().min().copied());
+                if let Some((at, index)) = first {
+                    prop_assert_eq!(model.get(&usize::from(index)), Some(&at));
+                }
+            }
+        }
+
+        #[test]
+        fn each_is_asked_once_and_in_turn(
+            touched in proptest::collection::vec((0_u16..8, any::<bool>()), 1..60),
+        ) {
+            let mut table = table(8);
+            let mut model: Vec<Index> = Vec::new();
+            for (index, touch) in touched {
+                if touch {
+                    table.touch(index);
+                    if !model.contains(&index) {
+                        model.push(index);
+                    }
+                } else {
+                    let next = (!model.is_empty()).then(|| model.remove(0));
+                    prop_assert_eq!(table.next_to_send(), next);
+                }
+            }
+        }
+
+        #[test]
+        fn flows_are_found_until_they_are_forgotten(
+            steps in proptest::collection::vec((0_usize..12, any::<bool>()), 1..80),
+        ) {
+            // One entry has one hash: so most of them share theirs with another.
+            let mut table = table(12);
+            let mut iface = interface();
+            let ours = SocketAddr::from(([192, 0, 2, 1], 8898));
+            let peer = |n: usize| SocketAddr::from(([192, 0, 2, 7], 1_000 + n as u16));
+            let indices: Vec<Index> = (0..12)
+                .map(|n| {
+                    let index = table.add(tcp_socket()).unwrap();
+                    let ends = (address::endpoint(peer(n)), address::endpoint(ours));
+                    let socket = table.socket::<tcp::Socket<'_>>(index);
+                    socket.connect(iface.context(), ends.0.unwrap(), ends.1.unwrap()).unwrap();
+                    index
+                })
+                .collect();
+            let mut noted = [false; 12];
+            for (n, note) in steps {
+                if note && !noted[n] {
+                    table.note_flow(indices[n], peer(n), ours.port());
+                } else if !note {
+                    table.forget_flow(indices[n]);
+                }
+                noted[n] = note;
+                for (n, &noted) in noted.iter().enumerate() {
+                    prop_assert_eq!(table.flow(peer(n), ours), noted.then(|| indices[n]));
+                }
+            }
+        }
+    }
+
+    fn interface() -> ::smoltcp::iface::Interface {
+        use ::smoltcp::iface::{Config, Interface};
+        use ::smoltcp::phy::{Loopback, Medium};
+        use ::smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr};
+        let mac = HardwareAddress::Ethernet(EthernetAddress([2, 0, 0, 0, 0, 1]));
+        let mut device = Loopback::new(Medium::Ethernet);
+        let now = ::smoltcp::time::Instant::ZERO;
+        let mut iface = Interface::new(Config::new(mac), &mut device, now);
+        let ours = address::ip_address(IpAddr::from([192, 0, 2, 1])).unwrap();
+        iface.update_ip_addrs(|addresses| addresses.push(IpCidr::new(ours, 24)).unwrap());
+        iface
+    }
+
+    #[test]
+    fn a_listener_is_told_of_its_own_once() {
+        let mut table = table(4);
+        for index in 0..4 {
+            table.entry(index).slot.listener = (index % 2) as u8;
+        }
+        for index in [0, 1, 2, 0, 3] {
+            table.mark_changed(index);
+        }
+        let mut take = |listener| {
+            let mut changed = table.take_changed(listener);
+            let mut told: Vec<_> =
+                core::iter::from_fn(|| table.pop_changed(&mut changed)).collect();
+            told.sort_unstable();
+            told
+        };
+        assert_eq!(take(1), [1, 3]);
+        assert_eq!(take(0), [0, 2]);
+        assert_eq!(take(0), []);
+    }
+
+    #[test]
+    fn a_place_is_given_to_another_when_it_is_free() {
+        let mut table = table(2);
+        let [one, other] = [(); 2].map(|()| table.add(tcp_socket()).unwrap());
+        assert_eq!(table.add(tcp_socket()), None);
+        // It waits for a neighbour, and must not take that along.
+        while let Some(index) = table.next_to_send() {
+            table.entry(index).waits = true;
+            table.await_neighbour(index);
+        }
+        table.set_timer(one, Some(Instant::ZERO));
+        table.remove(one);
+        assert_eq!((table.room(), table.next_timer()), (1, None));
+        let again = table.add(tcp_socket()).unwrap();
+        assert_eq!(again, one);
+        let asked: Vec<_> = core::iter::from_fn(|| table.next_to_send()).collect();
+        assert!(asked.contains(&one) && asked.contains(&other), "{asked:?}");
+    }
 }

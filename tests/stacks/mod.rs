@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use smoltalk::sim::{Ethernet, EthernetPort, Impairments};
 use smoltalk::smoltcp::{
-    Memory, SocketEntry, SocketStorage, Sockets, Stack, StackConfig, TcpBuffers, Turn, UdpBuffers,
+    SocketEntry, SocketSlices, SocketStorage, Sockets, Stack, StackConfig, TcpBuffers, Turn,
+    UdpBuffers,
 };
 use smoltalk::{Instant, Now, earliest};
 
@@ -49,10 +50,10 @@ pub fn host(mac: [u8; 6], addresses: &[(&str, u8)], seed: u64, sockets: usize) -
 }
 
 /// Room for `sockets` sockets, which lives as long as the test.
-pub fn memory(sockets: usize) -> Memory<'static> {
+pub fn memory(sockets: usize) -> SocketSlices<'static> {
     let storage: Vec<_> = (0..sockets).map(|_| SocketStorage::EMPTY).collect();
     let entries: Vec<_> = (0..sockets).map(|_| SocketEntry::EMPTY).collect();
-    Memory {
+    SocketSlices {
         storage: storage.leak(),
         entries: entries.leak(),
     }

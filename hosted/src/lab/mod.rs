@@ -27,7 +27,7 @@ use std::os::fd::OwnedFd;
 use crate::error::{self, Error};
 use crate::network::{Network, Signal, TapOptions};
 use crate::tap::TapDevice;
-use crate::tap::sys::{keep_tap, open_tap};
+use crate::tap::sys::{keep_tap, open_tap_with_header};
 
 use diagnosis::{Facts, Refusal, Step, diagnose};
 
@@ -143,7 +143,7 @@ fn make(name: &str) -> Result<(OwnedFd, Facts), Error> {
     if facts.tun.is_some() || refusal.is_some() {
         return Err(diagnose(&facts, refusal));
     }
-    let tap = open_tap(name, true).map_err(|error| match error.kind() {
+    let tap = open_tap_with_header(name, true).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => {
             let errno = diagnosis::errno(&error);
             let step = Step::Device;

@@ -52,6 +52,8 @@ pub struct Network {
     told: VecDeque<NetworkEvent>,
     signalled: Rc<Cell<bool>>,
     busy_poll: bool,
+    /// While polling a TAP device: when to look for more than frames.
+    look_at: Instant,
 }
 
 /// Who else has the addresses that a network of host sockets binds.
@@ -93,6 +95,9 @@ enum Stack {
 const WAKER: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);
 const TAP: Token = Token(usize::MAX - 2);
+
+/// How long a TAP device is polled for frames only: signals and wakers can wait that long.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// Events taken from the system in one go; the others keep until the next.
 const EVENTS: usize = 1_024;
@@ -329,6 +334,7 @@ impl Network {
             told: VecDeque::new(),
             signalled: Rc::new(Cell::new(false)),
             busy_poll: false,
+            look_at: Instant::ZERO,
         })
     }
 
@@ -509,6 +515,9 @@ impl Network {
             {
                 return Ok(());
             }
+            if self.busy_poll && self.frame_comes(clock, deadline) {
+                return Ok(());
+            }
             let timeout = if self.busy_poll {
                 Some(Duration::ZERO)
             } else {
@@ -544,6 +553,26 @@ impl Network {
             }
         }
         Ok(())
+    }
+
+    /// Polls the TAP device, if there is one, and returns whether a frame or `deadline` has come. If neither has, it is
+    /// time to look for other things.
+    fn frame_comes(&mut self, clock: &Clock, deadline: Option<Instant>) -> bool {
+        let Stack::Tap(tap) = &mut self.stack else {
+            return false;
+        };
+        loop {
+            let now = clock.monotonic();
+            if now >= self.look_at {
+                self.look_at = now + LOOK_EVERY;
+                return false;
+            }
+            let device = tap.device();
+            // One that is not well is looked after in a turn.
+            if device.has_frame() || !device.is_well() || deadline.is_some_and(|at| at <= now) {
+                return true;
+            }
+        }
     }
 
     /// Lets [`wait`](Self::wait) spin instead of sleeping. Being put to sleep and woken is most of the time that one

@@ -8,8 +8,8 @@ use std::os::fd::RawFd;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use smoltalk::smoltcp::{
-    BindError, ConnectError, Dial, Listener, Memory, SocketEntry, SocketStorage, Sockets, Stack,
-    StackConfig, StreamsPumped, UdpSocket,
+    BindError, ConnectError, Dial, Listener, SocketEntry, SocketSlices, SocketStorage, Sockets,
+    Stack, StackConfig, StreamsPumped, UdpSocket,
 };
 use smoltalk::{
     ConnId, DatagramService, InUse, Instant, Now, Protocol, Pumped, StreamService, earliest, pump,
@@ -66,6 +66,8 @@ const DATAGRAM_PACKETS: usize = 128;
 /// A service's longest datagram.
 const SCRATCH: usize = 65_536;
 
+/// Frames taken in before the services are asked, if so many come: no more than a socket for datagrams has room for.
+const BURST: u32 = 32;
 /// Frames taken in by one turn.
 const FRAME_BUDGET: u32 = 256;
 
@@ -86,12 +88,13 @@ impl TapStack {
         // A program has one stack, for as long as it runs. What the stack wants is room that outlives it.
         let storage = Vec::from_iter(std::iter::repeat_with(|| SocketStorage::EMPTY).take(SOCKETS));
         let entries = Vec::from_iter(std::iter::repeat_with(|| SocketEntry::EMPTY).take(SOCKETS));
-        let memory = Memory {
+        let memory = SocketSlices {
             storage: storage.leak(),
             entries: entries.leak(),
         };
-        let stack = Stack::new(device, &config, memory, now)
+        let mut stack = Stack::new(device, &config, memory, now)
             .map_err(|error| Error::usage(format!("TAP device {name}: {error}")))?;
+        stack.set_burst(BURST);
         let mut new = Self {
             stack,
             endpoints: Endpoints {
@@ -206,6 +209,7 @@ impl TapStack {
         let turn = stack.turn(now, FRAME_BUDGET, |sockets, now| {
             serve(endpoints, sockets, now)
         });
+        stack.device_mut().flush();
         // The device may have been lost meanwhile.
         let look = earliest(look, self.look(now, registry)?);
         Ok((earliest(turn.deadline, look), turn.more))

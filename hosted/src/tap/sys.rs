@@ -11,18 +11,53 @@ use socket2::{Domain, Socket, Type};
 /// Where TAP devices come from.
 pub const CONTROL: &str = "/dev/net/tun";
 
-/// Opens [`CONTROL`], non-blocking, for the TAP device `name`, whole Ethernet frames without a header. With
-/// `create`, one that does not exist is made, and goes when the descriptor is closed.
+/// Opens [`CONTROL`], non-blocking, for the TAP device `name`: whole Ethernet frames and nothing else. With `create`,
+/// one that does not exist is made, and goes when the descriptor is closed.
 ///
 /// # Errors
 /// As the system says: `NotFound` if there is no such device and `create` is false, `ResourceBusy` if another
 /// has it, `PermissionDenied`, `InvalidInput` if `name` is no TAP device or no interface's name.
 pub fn open_tap(name: &str, create: bool) -> io::Result<OwnedFd> {
+    open(name, create, 0)
+}
+
+/// As [`open_tap`], for [`TapDevice::from_fd`](super::TapDevice::from_fd): each frame has a `struct virtio_net_hdr`
+/// before it.
+///
+/// # Errors
+/// Those of [`open_tap`].
+pub fn open_tap_with_header(name: &str, create: bool) -> io::Result<OwnedFd> {
+    open(name, create, libc::IFF_VNET_HDR)
+}
+
+/// As [`open_tap_with_header`], `count` times: each is a queue of its own, in which the kernel puts the frames of
+/// some of the flows. A device that exists must have been made for that.
+///
+/// # Errors
+/// Those of [`open_tap`]; `InvalidInput` also if the device has one queue only.
+pub fn open_queues(name: &str, create: bool, count: usize) -> io::Result<Vec<OwnedFd>> {
+    if count == 1 {
+        return Ok(vec![open_tap_with_header(name, create)?]);
+    }
+    let flags = libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
+    // Only the first can make a device, or find that there is none any more.
+    (0..count)
+        .map(|queue| open(name, create || queue > 0, flags))
+        .collect()
+}
+
+fn open(name: &str, create: bool, flags: libc::c_int) -> io::Result<OwnedFd> {
     if !create && !exists(name) {
         return Err(io::ErrorKind::NotFound.into());
     }
     let control = open_control()?;
-    bind_tap(&control, name)?;
+    match bind_tap(&control, name, flags) {
+        // It may be one with many queues, of which we want one.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput && !create => {
+            bind_tap(&control, name, flags | libc::IFF_MULTI_QUEUE)
+        }
+        bound => bound,
+    }?;
     if !create && !is_persistent(&control)? {
         // It was deleted after we looked, and root's request has just made another, which goes with `control`.
         return Err(io::ErrorKind::NotFound.into());
@@ -45,7 +80,7 @@ pub(super) fn exists(name: &str) -> bool {
     if_nametoindex(name).is_ok()
 }
 
-/// The first half of [`open_tap`]: whether the system lets us have TAP devices at all.
+/// Whether the system lets us have TAP devices at all.
 pub(super) fn open_control() -> io::Result<OwnedFd> {
     let control = OpenOptions::new()
         .read(true)
@@ -55,12 +90,29 @@ pub(super) fn open_control() -> io::Result<OwnedFd> {
     Ok(control.into())
 }
 
-/// The second half: attaches `control` to the TAP device `name`, which is made if it does not exist and we may.
-pub(super) fn bind_tap(control: &OwnedFd, name: &str) -> io::Result<()> {
+/// Attaches `control` to the TAP device `name`, which is made if it does not exist and we may.
+fn bind_tap(control: &OwnedFd, name: &str, flags: libc::c_int) -> io::Result<()> {
     let mut request = request(name)?;
-    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | flags) as libc::c_short;
     // SAFETY: the descriptor is open, and the kernel reads and writes one `ifreq` there, which `request` is.
     unsafe { raw::tun_set_iff(control.as_raw_fd(), &raw mut request) }?;
+    // Others may have told a device that exists another length.
+    let header_len = super::header::LEN as libc::c_int;
+    // SAFETY: the descriptor is open, and the kernel reads one integer there.
+    unsafe { raw::tun_set_header_len(control.as_raw_fd(), &raw const header_len) }?;
+    Ok(())
+}
+
+/// Whether the kernel may leave undone, in what it hands out through the device that `control` is attached to, the
+/// checksums of TCP and UDP and the cutting of TCP's long segments. Not that of datagrams: smoltcp could not take
+/// them apart.
+pub(super) fn set_offloads(control: &impl AsRawFd, on: bool) -> io::Result<()> {
+    let offloads = match on {
+        true => libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6,
+        false => 0,
+    };
+    // SAFETY: the descriptor is open, and the request reads no memory of ours.
+    unsafe { raw::tun_set_offload(control.as_raw_fd(), offloads as libc::c_int) }?;
     Ok(())
 }
 
@@ -109,6 +161,17 @@ mod raw {
         /// Keeps the device. It takes its argument as a number, not as a pointer, whatever its code says.
         tun_set_persist,
         libc::TUNSETPERSIST
+    );
+    nix::ioctl_write_int_bad!(
+        /// Says what may be left undone. It takes its argument as a number, too.
+        tun_set_offload,
+        libc::TUNSETOFFLOAD
+    );
+    nix::ioctl_write_ptr_bad!(
+        /// Says how long the header before each frame is.
+        tun_set_header_len,
+        libc::TUNSETVNETHDRSZ,
+        libc::c_int
     );
     nix::ioctl_readwrite_bad!(
         /// Tells the MTU of the interface that is named.

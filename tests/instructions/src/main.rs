@@ -20,8 +20,7 @@ use smoltalk::smoltcp::Listener;
 use smoltalk::{DatagramService, Duration, Now, Wall, Zone, pump, time};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    EthernetAddress, EthernetFrame, EthernetProtocol, IpAddress, IpProtocol, IpRepr, Ipv4Packet,
-    TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket, UdpRepr,
+    IpAddress, IpProtocol, IpRepr, Ipv4Packet, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
 };
 use stacks::*;
 
@@ -47,7 +46,7 @@ const PATHS: [Path; 8] = [
     }),
     ("greeting-connection", 100, connections),
     ("idle-turn-16", 1_000, idle_turns::<17>),
-    ("idle-turn-4096", 20, idle_turns::<4_097>),
+    ("idle-turn-4096", 1_000, idle_turns::<4_097>),
 ];
 
 fn main() -> ExitCode {
@@ -126,7 +125,7 @@ fn datagrams<S: DatagramService>(mut service: S, port: u16, payload: &[u8], time
         ..at(0)
     };
     let mut scratch = [0; time::MAX_ANSWER];
-    let request = udp(CLIENT, local, payload);
+    let request = frames::datagram(CLIENT_MAC, SERVER_MAC, CLIENT, local, payload);
     let mut serve = |times| {
         for _ in 0..times {
             if let Some(wall) = &mut now.wall {
@@ -225,51 +224,6 @@ fn idle_turns<const N: usize>(times: u32) {
     assert_eq!(server.connections(), N - 1);
 }
 
-/// An IPv4 frame to the server.
-fn ipv4(
-    from: SocketAddr,
-    to: SocketAddr,
-    protocol: IpProtocol,
-    len: usize,
-    emit: impl FnOnce(&mut [u8], &IpAddress, &IpAddress),
-) -> Vec<u8> {
-    let (source, destination) = (IpAddress::from(from.ip()), IpAddress::from(to.ip()));
-    let ip = IpRepr::new(source, destination, protocol, len, 64);
-    let mut bytes = vec![0; 14 + ip.buffer_len()];
-    let mut frame = EthernetFrame::new_unchecked(&mut bytes);
-    frame.set_src_addr(EthernetAddress(CLIENT_MAC));
-    frame.set_dst_addr(EthernetAddress(SERVER_MAC));
-    frame.set_ethertype(EthernetProtocol::Ipv4);
-    let packet = frame.payload_mut();
-    ip.emit(&mut *packet, &ChecksumCapabilities::default());
-    emit(&mut packet[ip.header_len()..], &source, &destination);
-    bytes
-}
-
-fn udp(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
-    let repr = UdpRepr {
-        src_port: from.port(),
-        dst_port: to.port(),
-    };
-    let len = repr.header_len() + payload.len();
-    ipv4(
-        from,
-        to,
-        IpProtocol::Udp,
-        len,
-        |bytes, source, destination| {
-            repr.emit(
-                &mut UdpPacket::new_unchecked(bytes),
-                source,
-                destination,
-                payload.len(),
-                |room| room.copy_from_slice(payload),
-                &ChecksumCapabilities::default(),
-            );
-        },
-    )
-}
-
 fn tcp(
     from: SocketAddr,
     to: SocketAddr,
@@ -291,21 +245,16 @@ fn tcp(
         timestamp: None,
         payload: &[],
     };
-    let len = repr.buffer_len();
-    ipv4(
-        from,
-        to,
-        IpProtocol::Tcp,
-        len,
-        |bytes, source, destination| {
-            repr.emit(
-                &mut TcpPacket::new_unchecked(bytes),
-                source,
-                destination,
-                &ChecksumCapabilities::default(),
-            );
-        },
-    )
+    let (source, destination) = (IpAddress::from(from.ip()), IpAddress::from(to.ip()));
+    let ip = IpRepr::new(source, destination, IpProtocol::Tcp, repr.buffer_len(), 64);
+    frames::frame(CLIENT_MAC, SERVER_MAC, &ip, |bytes| {
+        repr.emit(
+            &mut TcpPacket::new_unchecked(bytes),
+            &source,
+            &destination,
+            &ChecksumCapabilities::default(),
+        );
+    })
 }
 
 /// That of a frame with a TCP segment in it.
