@@ -87,6 +87,14 @@ impl Running {
             .map_err(|_| Error::failed("a server ended while it was measured"))
     }
 
+    /// The memory that it has in RAM, in bytes: its program's and the libraries' too.
+    pub fn resident(&self) -> Result<u64, Error> {
+        let failed =
+            |error: procfs::ProcError| Error::failed(format!("a server's memory: {error}"));
+        let process = procfs::process::Process::new(self.child.id() as i32).map_err(failed)?;
+        Ok(process.statm().map_err(failed)?.resident * procfs::page_size())
+    }
+
     /// Stops it until [`go_on`](Self::go_on): a server that never sleeps would take the others' CPU.
     pub fn pause(&self) {
         self.signal(Signal::SIGSTOP);

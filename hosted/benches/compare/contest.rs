@@ -2,7 +2,7 @@
 
 use std::io;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smoltalk_hosted::error::Error;
 
@@ -28,19 +28,29 @@ pub struct Case {
     pub run: fn(&Bench, &'static Case) -> Result<CaseResult, Error>,
 }
 
-/// What is measured in a turn.
+/// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metric {
     /// Units in a second.
     Rate,
     /// The server's CPU time for a unit, in microseconds.
     Cpu,
+    /// The time from a request to its answer, in microseconds: what half of them take at most, and 99 of 100.
+    P50,
+    P99,
+    /// Instructions of the processor for a unit.
+    Instructions,
+    /// Resident memory, in bytes: before there is any connection, and with all of them.
+    Empty,
+    Full,
+    /// What it grew by, in bytes for each connection.
+    PerConnection,
 }
 
 /// The part that a contender has in its case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// What all others are compared with.
+    /// What all others of its group are compared with.
     Limit,
     /// One to be compared.
     Peer,
@@ -61,6 +71,8 @@ pub enum Goal {
 pub struct Contender {
     pub name: String,
     pub role: Role,
+    /// Each group has a limit of its own.
+    pub group: usize,
     pub goals: &'static [Goal],
     pub server: Running,
     pub load: Box<dyn Load>,
@@ -68,10 +80,36 @@ pub struct Contender {
     pub spins: bool,
 }
 
+impl Contender {
+    /// One in the first group that sleeps when there is nothing to do. `goals` are smoltalk's alone.
+    pub fn new(
+        name: &str,
+        role: Role,
+        goals: &'static [Goal],
+        server: Running,
+        load: impl Load + 'static,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            role,
+            group: 0,
+            goals: if role == Role::Smoltalk { goals } else { &[] },
+            server,
+            load: Box::new(load),
+            spins: false,
+        }
+    }
+}
+
 /// Clients of one server.
 pub trait Load {
     /// Loads the server for about `time`, and returns when everything is answered or given up.
     fn run(&mut self, time: Duration) -> io::Result<Tally>;
+
+    /// How many of the case's units each counts for that is tallied.
+    fn counts(&self) -> f64 {
+        1.0
+    }
 }
 
 /// What a load counted in one turn.
@@ -86,26 +124,39 @@ pub struct Tally {
     pub lost: u64,
     /// Connections that were refused or reset.
     pub refused: u64,
+    /// [`Metric::P50`] and [`Metric::P99`], where each answer is waited for.
+    pub latency: Option<(f64, f64)>,
 }
 
 /// One turn of one contender.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Sample {
-    pub rate: f64,
-    pub cpu: f64,
-    /// How much of a CPU the load took, and the server.
-    pub load_busy: f64,
-    pub server_busy: f64,
+    values: Vec<(Metric, f64)>,
+    /// How much of a CPU the load took, and the server, where both ran in turns.
+    pub busy: Option<Busy>,
     pub lost: u64,
     pub refused: u64,
 }
 
+/// Shares of a CPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Busy {
+    pub server: f64,
+    pub load: f64,
+}
+
 impl Sample {
-    pub fn get(&self, metric: Metric) -> f64 {
-        match metric {
-            Metric::Rate => self.rate,
-            Metric::Cpu => self.cpu,
+    pub fn new(values: &[(Metric, f64)]) -> Self {
+        Self {
+            values: values.to_vec(),
+            ..Self::default()
         }
+    }
+
+    /// Not a number, where it was not measured.
+    pub fn get(&self, metric: Metric) -> f64 {
+        let value = self.values.iter().find(|(of, _)| *of == metric);
+        value.map_or(f64::NAN, |(_, value)| *value)
     }
 }
 
@@ -121,6 +172,7 @@ pub struct CaseResult {
 pub struct Row {
     pub name: String,
     pub role: Role,
+    pub group: usize,
     pub goals: &'static [Goal],
     pub samples: Vec<Sample>,
 }
@@ -145,15 +197,27 @@ impl Bench {
     pub fn contest(
         &self,
         case: &'static Case,
-        mut contenders: Vec<Contender>,
+        contenders: Vec<Contender>,
         notes: Vec<String>,
     ) -> Result<CaseResult, Error> {
-        contenders.sort_by_key(|contender| contender.role as u8);
+        self.contest_then(case, contenders, notes, Vec::new)
+    }
+
+    /// The same, and asks `after` for more notes while the servers are still there.
+    pub fn contest_then(
+        &self,
+        case: &'static Case,
+        mut contenders: Vec<Contender>,
+        mut notes: Vec<String>,
+        after: impl FnOnce() -> Vec<String>,
+    ) -> Result<CaseResult, Error> {
+        contenders.sort_by_key(|contender| (contender.group, contender.role as u8));
         let mut rows: Vec<Row> = contenders
             .iter()
             .map(|contender| Row {
                 name: contender.name.clone(),
                 role: contender.role,
+                group: contender.group,
                 goals: contender.goals,
                 samples: Vec::new(),
             })
@@ -162,18 +226,23 @@ impl Bench {
             contender.server.pause();
         }
         let count = contenders.len();
+        let mut quiet = Quiet::begin(self.cpus);
         for round in 0..self.options.rounds() as usize {
             for turn in 0..count {
                 // Nobody is always next to the same one.
                 let index = (turn + round) % count;
-                let sample = self.turn(case, &mut contenders[index])?;
+                let (sample, spent) = self.turn(case, &mut contenders[index])?;
+                quiet.ours(spent);
                 rows[index].samples.push(sample);
             }
         }
+        notes.extend(quiet.end());
+        notes.extend(after());
         Ok(CaseResult { case, rows, notes })
     }
 
-    fn turn(&self, case: &Case, contender: &mut Contender) -> Result<Sample, Error> {
+    /// One turn, and the CPU time of all that belongs to it.
+    fn turn(&self, case: &Case, contender: &mut Contender) -> Result<(Sample, Duration), Error> {
         let Contender {
             name, server, load, ..
         } = contender;
@@ -182,30 +251,82 @@ impl Bench {
         if contender.spins {
             server.go_on();
         }
+        let (server_first, own_first) = (server.cpu()?, own_cpu());
         load.run(WARM_UP).map_err(failed)?;
         sleep(REST);
         let (server_before, own_before) = (server.cpu()?, own_cpu());
         let tally = load.run(self.options.slice()).map_err(failed)?;
         let own = own_cpu() - own_before;
-        sleep(REST);
-        let spent = server.cpu()? - server_before;
-        if contender.spins {
+        // The time of one that spins goes on as long as it may.
+        let spinning = if contender.spins {
             server.pause();
-        }
-        if tally.units == 0 || tally.units_in_time == 0 {
+            server.cpu()?
+        } else {
+            Duration::ZERO
+        };
+        sleep(REST);
+        let end = server.cpu()?;
+        let spent = if contender.spins { spinning } else { end } - server_before;
+        if tally.units == 0 && contender.role == Role::Limit {
             return Err(Error::failed(format!(
                 "{}: {name} answered nothing (lost {}, refused {})",
                 case.name, tally.lost, tally.refused
             )));
         }
         let seconds = tally.time.as_secs_f64();
-        Ok(Sample {
-            rate: tally.units_in_time as f64 / seconds,
-            cpu: spent.as_secs_f64() * 1e6 / tally.units as f64,
-            load_busy: own.as_secs_f64() / seconds,
-            server_busy: spent.as_secs_f64() / seconds,
+        let units = |count: u64| count as f64 * load.counts();
+        let mut values = vec![
+            (Metric::Rate, units(tally.units_in_time) / seconds),
+            (Metric::Cpu, spent.as_secs_f64() * 1e6 / units(tally.units)),
+        ];
+        if let Some((p50, p99)) = tally.latency {
+            values.extend([(Metric::P50, p50), (Metric::P99, p99)]);
+        }
+        let sample = Sample {
+            values,
+            busy: Some(Busy {
+                server: spent.as_secs_f64() / seconds,
+                load: own.as_secs_f64() / seconds,
+            }),
             lost: tally.lost,
             refused: tally.refused,
+        };
+        let ours = (end - server_first) + (own_cpu() - own_first);
+        Ok((sample, ours))
+    }
+}
+
+/// Watches over how much of our CPUs others take meanwhile: they make every figure worse, and some more than others.
+struct Quiet {
+    cpus: Cpus,
+    busy: Option<Duration>,
+    ours: Duration,
+    start: Instant,
+}
+
+impl Quiet {
+    #[allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+    fn begin(cpus: Cpus) -> Self {
+        Self {
+            cpus,
+            busy: cpus.busy(),
+            ours: Duration::ZERO,
+            start: Instant::now(),
+        }
+    }
+
+    fn ours(&mut self, spent: Duration) {
+        self.ours += spent;
+    }
+
+    /// What is to be said of it.
+    fn end(&self) -> Option<String> {
+        let busy = self.cpus.busy()?.checked_sub(self.busy?)?;
+        let both = 2.0 * self.start.elapsed().as_secs_f64();
+        let others = busy.as_secs_f64() - self.ours.as_secs_f64();
+        let share = 100.0 * others / both;
+        (share >= 5.0).then(|| {
+            format!("the machine was not quiet: others took {share:.0} % of the two CPUs meanwhile")
         })
     }
 }

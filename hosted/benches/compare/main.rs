@@ -6,12 +6,14 @@
 //! cargo bench -p smoltalk-hosted -- --list                     the names of the cases
 //! cargo bench -p smoltalk-hosted -- --case udp-time-host       one of them
 //! cargo bench -p smoltalk-hosted -- --server old=/tmp/smoltalk --case udp
+//! cargo bench -p smoltalk-hosted -- --markdown docs/performance.md --svg docs/performance.svg
 //! ```
 //!
 //! Everything happens in a lab (`smoltalk_hosted::lab`), a network namespace that ends with the benchmark. How it is
 //! measured is told in `docs/performance.md`.
 
 mod cases;
+mod chart;
 mod child;
 mod contest;
 mod load;
@@ -51,12 +53,16 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code.into(),
         Err(error) => {
-            eprintln!("bench: {error}");
-            if let Some(hint) = error.hint() {
-                eprintln!("{hint}");
-            }
+            tell(&error);
             error.exit().into()
         }
+    }
+}
+
+fn tell(error: &Error) {
+    eprintln!("bench: {error}");
+    if let Some(hint) = error.hint() {
+        eprintln!("{hint}");
     }
 }
 
@@ -78,18 +84,26 @@ fn outside(options: &Options) -> Result<u8, Error> {
     })
 }
 
-/// Runs the cases that are asked for.
+/// Runs the cases that are asked for. One that cannot be run does not keep the others from it.
 fn inside(options: Options) -> Result<u8, Error> {
     place::raise_descriptor_limit();
     let cpus = place::Cpus::choose()?;
     cpus.pin_load()?;
     let bench = contest::Bench::new(options, cpus);
     let mut results = Vec::new();
+    let mut exit = Exit::Done;
     for case in cases::chosen(&bench.options.cases)? {
-        let result = (case.run)(&bench, case)?;
-        report::print(&result);
-        results.push(result);
+        match (case.run)(&bench, case) {
+            Ok(result) => {
+                report::print(&result);
+                results.push(result);
+            }
+            Err(error) => {
+                tell(&error);
+                exit = Exit::Failed;
+            }
+        }
     }
     report::write(&bench.options, &results)?;
-    Ok(Exit::Done as u8)
+    Ok(exit as u8)
 }

@@ -1,6 +1,7 @@
 //! The benchmark's command line.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -42,6 +43,14 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 
+    /// Write the tables into FILE, between its lines `<!-- results -->` and `<!-- end of results -->`
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+
+    /// Draw the ratios as a chart
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+
     /// Given by `cargo bench`
     #[arg(long = "bench", hide = true)]
     pub _bench: bool,
@@ -74,6 +83,19 @@ pub struct Server {
     pub program: PathBuf,
     /// For `serve`, besides where it is to serve.
     pub arguments: Vec<String>,
+}
+
+impl Server {
+    /// Whether its `serve` has the option `name`.
+    pub fn has(&self, name: &str) -> bool {
+        let help = Command::new(&self.program)
+            .args(["serve", "--help"])
+            .output();
+        help.is_ok_and(|output| {
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            text.split_whitespace().any(|word| word == name)
+        })
+    }
 }
 
 impl FromStr for Server {

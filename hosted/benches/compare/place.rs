@@ -2,13 +2,17 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
+use procfs::{CurrentSI, KernelStats};
 use smoltalk_hosted::error::Error;
 use smoltalk_hosted::lab::Links;
 use smoltalk_hosted::tap::sys::{keep_tap, open_tap};
+
+use crate::sys::set_queue_len;
 
 /// The CPU of the servers, of which one runs at a time, and that of the load.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +33,19 @@ impl Cpus {
                 "the benchmark needs two CPUs, one for the servers and one for the load",
             )),
         }
+    }
+
+    /// How long the two were not idle since the machine started: with what the machine below took away, where
+    /// there is one. In steps of 10 ms. `None` where the system does not tell.
+    pub fn busy(self) -> Option<Duration> {
+        let statistics = KernelStats::current().ok()?;
+        let mut ticks = 0;
+        for cpu in [self.server, self.load] {
+            let time = statistics.cpu_time.get(cpu)?;
+            ticks += time.user + time.nice + time.system;
+            ticks += time.irq? + time.softirq? + time.steal?;
+        }
+        Some(Duration::from_secs(ticks) / u32::try_from(procfs::ticks_per_second()).ok()?)
     }
 
     /// Moves this process to the CPU of the load.
@@ -55,6 +72,9 @@ pub fn raise_descriptor_limit() {
 /// How many flows a TAP device has addresses for.
 pub const FLOWS: u8 = 64;
 
+/// Frames that wait for whoever is attached: as many as the most clients of any case send at once, and more.
+const QUEUE: u32 = 4_096;
+
 /// A TAP device of one contender: each has its own, since offloads that one switches on stay on the device.
 #[derive(Debug)]
 pub struct Tap {
@@ -69,10 +89,8 @@ impl Tap {
         let failed = |error: std::io::Error| Error::io(format_args!("TAP device {name}"), &error);
         let control = open_tap(&name, true).map_err(failed)?;
         keep_tap(&control).map_err(failed)?;
-        let tap = Self {
-            network: 100 + number as u8,
-            name: name.clone(),
-        };
+        set_queue_len(&name, QUEUE).map_err(failed)?;
+        let tap = Self::named(number);
         let set = |version: &str, key: &str, value: &str| {
             fs::write(format!("/proc/sys/net/{version}/conf/{name}/{key}"), value)
         };
@@ -80,14 +98,31 @@ impl Tap {
         let _ = set("ipv6", "disable_ipv6", "1");
         // smoltcp hears ARP only from its own network, and so must the other addresses be announced.
         set("ipv4", "arp_announce", "2").map_err(failed)?;
+        tap.connect()?;
+        Ok(tap)
+    }
+
+    /// The name and the addresses of the device with this number, which another makes and
+    /// [`connect`](Self::connect) makes ready.
+    pub fn named(number: usize) -> Self {
+        Self {
+            network: 100 + number as u8,
+            name: format!("bench{number}"),
+        }
+    }
+
+    /// Brings the kernel's side up and gives it its addresses.
+    pub fn connect(&self) -> Result<(), Error> {
+        let Self { name, .. } = self;
+        let failed = |error: std::io::Error| Error::io(format_args!("interface {name}"), &error);
         let mut links = Links::open().map_err(failed)?;
-        links.up(&name).map_err(failed)?;
-        let mut add = |ip, prefix| links.add_address(&name, IpAddr::V4(ip), prefix);
-        add(tap.kernel(), 24).map_err(failed)?;
-        for source in tap.flows() {
+        links.up(name).map_err(failed)?;
+        let mut add = |ip, prefix| links.add_address(name, IpAddr::V4(ip), prefix);
+        add(self.kernel(), 24).map_err(failed)?;
+        for source in self.flows() {
             add(source, 32).map_err(failed)?;
         }
-        Ok(tap)
+        Ok(())
     }
 
     /// The address of the contender.

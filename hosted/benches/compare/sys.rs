@@ -1,9 +1,10 @@
 //! The system calls that no library wraps without a cost: many datagrams in one call (recvmmsg(2), sendmmsg(2)), and
 //! the socket options of the limits.
 
+use std::ffi::CStr;
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::ptr::null_mut;
 
@@ -216,6 +217,56 @@ pub fn want_source(socket: &impl AsRawFd) -> io::Result<()> {
 /// Lets a listener sleep until the first bytes of a connection are there (tcp(7)); for `seconds` at most.
 pub fn defer_accept(listener: &impl AsRawFd, seconds: i32) -> io::Result<()> {
     set_option(listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)
+}
+
+/// Lets `frames` wait in the interface `name` (netdevice(7)).
+pub fn set_queue_len(name: &str, frames: u32) -> io::Result<()> {
+    // SAFETY: it is made of integers and pointers, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { zeroed() };
+    if name.len() >= request.ifr_name.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    // ifr_qlen, which the crate has no name for.
+    request.ifr_ifru.ifru_metric = frames as i32;
+    let any = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    // SAFETY: the descriptor is open, and the kernel reads one `ifreq` there, which `request` is.
+    unsafe { raw::set_queue_len(any.as_raw_fd(), &raw const request) }?;
+    Ok(())
+}
+
+/// How many bytes the peer of a stream has not acknowledged (tcp(7), `SIOCOUTQ`).
+pub fn unacknowledged(stream: &impl AsRawFd) -> io::Result<usize> {
+    let mut bytes = 0;
+    // SAFETY: the descriptor is open, and the kernel writes one integer there, which `bytes` is.
+    unsafe { raw::unacknowledged(stream.as_raw_fd(), &raw mut bytes) }?;
+    usize::try_from(bytes).map_err(io::Error::other)
+}
+
+/// A point in time as localtime_r(3) gives it, in a zone of our own.
+pub fn broken_down(unix: i64, offset: i32, zone: &'static CStr) -> libc::tm {
+    let there = unix + i64::from(offset);
+    // SAFETY: it is made of integers and pointers, for which zero is a value.
+    let mut time: libc::tm = unsafe { zeroed() };
+    // SAFETY: it reads the one and writes the other, which are what it takes.
+    unsafe { libc::gmtime_r(&raw const there, &raw mut time) };
+    time.tm_gmtoff = offset.into();
+    time.tm_zone = zone.as_ptr();
+    time
+}
+
+/// strftime(3): how many bytes of `out` it wrote.
+pub fn strftime(out: &mut [u8], format: &CStr, time: &libc::tm) -> usize {
+    // SAFETY: it writes no more than it is told there is room for; the format ends with a NUL; and the zone of `time`
+    // is a string that lives as long as the program, or none.
+    unsafe { libc::strftime(out.as_mut_ptr().cast(), out.len(), format.as_ptr(), time) }
+}
+
+mod raw {
+    nix::ioctl_write_ptr_bad!(set_queue_len, libc::SIOCSIFTXQLEN, libc::ifreq);
+    nix::ioctl_read_bad!(unacknowledged, libc::TIOCOUTQ, libc::c_int);
 }
 
 fn set_option(socket: &impl AsRawFd, level: i32, name: i32, value: i32) -> io::Result<()> {

@@ -28,14 +28,7 @@ fn run(bench: &Bench, case: &'static Case) -> Result<CaseResult, Error> {
     let mut add = |name: &str, role, addr: SocketAddrV4, server: Running| {
         let load = Greetings::new(addr.into(), CLIENTS)
             .map_err(|error| Error::io("the load's sockets", &error))?;
-        contenders.push(Contender {
-            name: name.to_owned(),
-            role,
-            goals: if role == Role::Smoltalk { GOALS } else { &[] },
-            server,
-            load: Box::new(load),
-            spins: false,
-        });
+        contenders.push(Contender::new(name, role, GOALS, server, load));
         Ok::<_, Error>(())
     };
     let mut addresses = (0..).map(|number| loopback(PORT, number));
@@ -53,7 +46,7 @@ fn run(bench: &Bench, case: &'static Case) -> Result<CaseResult, Error> {
     }
     for server in bench.options.servers() {
         let addr = next();
-        let running = serve_host(bench, &server, "--greeting-tcp", addr)?;
+        let running = serve_host(bench, &server, &[("--greeting-tcp", addr.to_string())], &[])?;
         add(&server.name, Role::Smoltalk, addr, running)?;
     }
     if bench.wants("Python") {

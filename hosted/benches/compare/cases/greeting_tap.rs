@@ -14,7 +14,7 @@ pub static FEW: Case = Case {
     name: "tcp-greeting-tap-32",
     title: "TCP greeting over TAP, 32 clients",
     unit: "connection",
-    columns: &[Metric::Rate, Metric::Cpu],
+    columns: &[Metric::Cpu, Metric::Rate],
     run: |bench, case| run(bench, case, 32),
 };
 
@@ -22,7 +22,7 @@ pub static MANY: Case = Case {
     name: "tcp-greeting-tap-1024",
     title: "TCP greeting over TAP, 1,024 clients",
     unit: "connection",
-    columns: &[Metric::Rate, Metric::Cpu],
+    columns: &[Metric::Cpu, Metric::Rate],
     run: |bench, case| run(bench, case, 1_024),
 };
 
@@ -44,29 +44,33 @@ fn run(bench: &Bench, case: &'static Case, clients: usize) -> Result<CaseResult,
         let load = Greetings::new(addr.into(), clients)
             .map_err(|error| Error::io("the load's sockets", &error))?;
         taps.push(tap);
-        contenders.push(Contender {
-            name: name.to_owned(),
-            role,
-            goals: if role == Role::Smoltalk { GOALS } else { &[] },
-            server,
-            load: Box::new(load),
-            spins: false,
-        });
+        contenders.push(Contender::new(name, role, GOALS, server, load));
         Ok::<_, Error>(())
     };
     for (name, role, program) in [
         ("stateless responder", Role::Limit, "tap-tcp"),
-        ("smoltcp, 64 sockets", Role::Peer, "smoltcp-tcp"),
+        ("smoltcp, a fixed pool", Role::Peer, "smoltcp-tcp"),
     ] {
         if role == Role::Limit || bench.wants(name) {
             add(name, role, &|tap| {
-                peer(bench, program, &[&tap.name, &tap.server(), &tap.kernel()])
+                let pool = 2 * clients;
+                peer(
+                    bench,
+                    program,
+                    &[&tap.name, &tap.server(), &tap.kernel(), &pool],
+                )
             })?;
         }
     }
     for server in bench.options.servers() {
         add(&server.name, Role::Smoltalk, &|tap| {
-            serve_tap(bench, &server, "--greeting-tcp", PORT, tap)
+            serve_tap(
+                bench,
+                &server,
+                &[("--greeting-tcp", PORT.to_string())],
+                &[],
+                tap,
+            )
         })?;
     }
     bench.contest(case, contenders, Vec::new())

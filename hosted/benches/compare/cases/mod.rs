@@ -1,7 +1,12 @@
 //! The cases, and who takes part in them.
 
+mod bulk;
 mod greeting_host;
 mod greeting_tap;
+mod idle;
+mod latency;
+mod memory;
+mod strftime;
 mod time_host;
 mod time_tap;
 
@@ -19,11 +24,26 @@ use crate::place::Tap;
 pub fn all() -> impl Iterator<Item = &'static Case> {
     [
         &time_host::CASE,
+        &time_host::BURST,
         &time_tap::ONE_FLOW,
         &time_tap::MANY_FLOWS,
+        &latency::HOST,
+        &latency::HOST_BUSY,
+        &latency::TAP,
+        &latency::TAP_BUSY,
         &greeting_host::CASE,
         &greeting_tap::FEW,
         &greeting_tap::MANY,
+        &idle::UDP_HOST,
+        &idle::UDP_TAP,
+        &idle::TCP_HOST,
+        &idle::TCP_TAP,
+        &bulk::OUT,
+        &bulk::IN,
+        &strftime::GENERAL,
+        &strftime::DEFAULT,
+        &strftime::REPEATED,
+        &memory::CASE,
     ]
     .into_iter()
 }
@@ -73,50 +93,55 @@ fn python(
         .ok()
 }
 
+/// What `smoltalk serve` can be told to serve; it serves nothing but what a case asks for.
 const SERVICES: [&str; 4] = ["--greeting-tcp", "--greeting-udp", "--time", "--chat"];
 
-/// `smoltalk serve` on host sockets, with one service, at `addr`.
+/// A service, as the option that places it, and where.
+type Service = (&'static str, String);
+
+/// `smoltalk serve` on host sockets, with these services.
 fn serve_host(
     bench: &Bench,
     server: &Server,
-    service: &str,
-    addr: SocketAddrV4,
+    services: &[Service],
+    options: &[&str],
 ) -> Result<Running, Error> {
-    let at = ("--bind".to_owned(), addr.ip().to_string());
-    serve(bench, server, service, &addr.to_string(), &[at])
+    serve(bench, server, services, options, &[])
 }
 
-/// `smoltalk serve` on a TAP device, with one service at its usual port.
+/// `smoltalk serve` on a TAP device, with these services.
 fn serve_tap(
     bench: &Bench,
     server: &Server,
-    service: &str,
-    port: u16,
+    services: &[Service],
+    options: &[&str],
     tap: &Tap,
 ) -> Result<Running, Error> {
     let at = [
-        ("--tap".to_owned(), tap.name.clone()),
-        ("--ip".to_owned(), format!("{}/24", tap.server())),
-        ("--gateway".to_owned(), tap.kernel().to_string()),
+        ("--tap", tap.name.clone()),
+        ("--ip", format!("{}/24", tap.server())),
+        ("--gateway", tap.kernel().to_string()),
     ];
-    serve(bench, server, service, &port.to_string(), &at)
+    serve(bench, server, services, options, &at)
 }
 
 fn serve(
     bench: &Bench,
     server: &Server,
-    service: &str,
-    place: &str,
-    options: &[(String, String)],
+    services: &[Service],
+    options: &[&str],
+    at: &[(&str, String)],
 ) -> Result<Running, Error> {
     let mut arguments = vec!["serve".to_owned()];
-    for (name, value) in options {
-        arguments.extend([name.clone(), value.clone()]);
+    for (name, value) in at.iter().chain(services) {
+        arguments.extend([(*name).to_owned(), value.clone()]);
     }
     for name in SERVICES {
-        let value = if name == service { place } else { "off" };
-        arguments.extend([name.to_owned(), value.to_owned()]);
+        if services.iter().all(|(service, _)| *service != name) {
+            arguments.extend([name.to_owned(), "off".to_owned()]);
+        }
     }
+    arguments.extend(options.iter().map(|option| (*option).to_owned()));
     arguments.extend_from_slice(&server.arguments);
     Running::start(bench.cpus.server, &server.program, &arguments)
 }

@@ -103,12 +103,11 @@ impl Client {
     /// Goes on as far as it can. With `ended`, the server is known to have closed behind its answer.
     fn step(&mut self, ended: bool) -> io::Result<Step> {
         if !self.sent {
-            if self.greet().is_err() {
-                return Ok(Step::Refused);
-            }
-            if !self.sent {
-                return Ok(Step::Waits);
-            }
+            // The answer to it comes with an event of its own.
+            return Ok(match self.greet() {
+                Ok(()) => Step::Waits,
+                Err(_) => Step::Refused,
+            });
         }
         let mut bytes = [0; 64];
         loop {

@@ -1,4 +1,7 @@
 //! The clients.
 
+pub mod bulk;
 pub mod greetings;
+pub mod idle;
+pub mod latency;
 pub mod requests;

@@ -10,12 +10,22 @@ use crate::sys::{Batch, Parts, send_segmented, want_source};
 /// The request: the default format of the time service, spelt out, so that every server formats the same.
 pub const REQUEST: &[u8] = b"%Y-%m-%d %X";
 /// How long an answer to it is, in bytes.
-pub const ANSWER_LEN: usize = "2024-02-29 12:00:00".len();
+const ANSWER_LEN: usize = "2024-02-29 12:00:00".len();
 /// Answers that are taken in before as many new requests go out. It is a part of what is under way, or server and load
 /// would work in turns, each waiting for all that the other has.
 const BATCH: usize = 16;
 /// After so long without any answer, all that is under way is lost.
 const LOST_AFTER: Duration = Duration::from_millis(100);
+
+/// How requests are handed to the system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sending {
+    /// Each by itself, many in one call (sendmmsg(2)).
+    Plain,
+    /// In one piece, which the system cuts (udp(7), `UDP_SEGMENT`): so they cost the load less, and arrive together.
+    /// All are of one flow.
+    Burst,
+}
 
 /// Requests from one socket in one thread, many in one system call, so that the load costs less than the server.
 pub struct Requests {
@@ -27,12 +37,18 @@ pub struct Requests {
     /// Each request comes from the next of these. One alone is one flow.
     sources: Vec<Ipv4Addr>,
     under_way: usize,
+    sending: Sending,
 }
 
 impl Requests {
     /// Always `under_way` requests to `server`. With several `sources`, which are the kernel's own addresses, each
     /// is a flow of its own.
-    pub fn new(server: SocketAddrV4, sources: Vec<Ipv4Addr>, under_way: usize) -> io::Result<Self> {
+    pub fn new(
+        server: SocketAddrV4,
+        sources: Vec<Ipv4Addr>,
+        under_way: usize,
+        sending: Sending,
+    ) -> io::Result<Self> {
         let one = sources.len() == 1;
         let local = match sources[..] {
             [source] => source,
@@ -54,6 +70,7 @@ impl Requests {
             server,
             sources,
             under_way,
+            sending,
         })
     }
 
@@ -73,27 +90,33 @@ impl Requests {
 
     /// Sends so many requests; those of several flows from where the last answers came to.
     fn send(&mut self, count: usize) -> io::Result<()> {
-        if self.sources.len() == 1 {
-            let requests = &self.requests[..count * REQUEST.len()];
-            send_segmented(&self.socket, None, requests, REQUEST.len())
-        } else {
-            self.batch.send(&self.socket, count, REQUEST)
+        match self.sending {
+            Sending::Burst => {
+                let requests = &self.requests[..count * REQUEST.len()];
+                send_segmented(&self.socket, None, requests, REQUEST.len())
+            }
+            Sending::Plain => self.batch.send(&self.socket, count, REQUEST),
         }
     }
 
     /// The number of right answers among the first `count`.
     fn check(&self, count: usize) -> io::Result<u64> {
         for i in 0..count {
-            let answer = self.batch.payload(i);
-            if answer.len() != ANSWER_LEN || answer[4] != b'-' || answer[13] != b':' {
-                return Err(io::Error::other(format!(
-                    "a wrong answer: {:?}",
-                    String::from_utf8_lossy(answer)
-                )));
-            }
+            check(self.batch.payload(i))?;
         }
         Ok(count as u64)
     }
+}
+
+/// Whether it is an answer to [`REQUEST`].
+pub fn check(answer: &[u8]) -> io::Result<()> {
+    if answer.len() == ANSWER_LEN && answer[4] == b'-' && answer[13] == b':' {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "a wrong answer: {:?}",
+        String::from_utf8_lossy(answer)
+    )))
 }
 
 impl Load for Requests {

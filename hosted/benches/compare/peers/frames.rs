@@ -18,18 +18,29 @@ pub const TRANSPORT: usize = IP + 20;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 
-/// A TAP device whose reads wait.
+/// A TAP device, one frame at a time.
 pub struct Tap(File);
 
 impl Tap {
+    /// Its reads wait asleep.
     pub fn attach(name: &str) -> io::Result<Self> {
         let tap = open_tap(name, false)?;
         fcntl(tap.as_fd(), FcntlArg::F_SETFL(OFlag::empty()))?;
         Ok(Self(tap.into()))
     }
 
+    /// Its reads wait awake.
+    pub fn attach_busy(name: &str) -> io::Result<Self> {
+        Ok(Self(open_tap(name, false)?.into()))
+    }
+
     pub fn read(&mut self, frame: &mut [u8]) -> io::Result<usize> {
-        self.0.read(frame)
+        loop {
+            match self.0.read(frame) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+        }
     }
 
     pub fn write(&mut self, frame: &[u8]) -> io::Result<()> {

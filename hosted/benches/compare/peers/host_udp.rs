@@ -49,6 +49,23 @@ pub fn segment(at: SocketAddrV4) -> io::Result<Infallible> {
     }
 }
 
+/// The limit of latency: one datagram in, the cached answer out. With `busy`, it never sleeps.
+pub fn one(at: SocketAddrV4, busy: bool) -> io::Result<Infallible> {
+    let socket = UdpSocket::bind(at)?;
+    socket.set_nonblocking(busy)?;
+    let mut request = [0; 1_024];
+    let mut answer = Cached::default();
+    ready()?;
+    loop {
+        let from = match socket.recv_from(&mut request) {
+            Ok((_, from)) => from,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error),
+        };
+        socket.send_to(answer.get(), from)?;
+    }
+}
+
 /// As one would write it: one datagram in, one out.
 pub fn standard(at: SocketAddrV4) -> io::Result<Infallible> {
     let socket = UdpSocket::bind(at)?;

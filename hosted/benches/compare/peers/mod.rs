@@ -1,6 +1,8 @@
 //! What smoltalk is compared with: the limits, each written for its one case, and what people would write or use.
 
 mod answer;
+mod bulk;
+mod format;
 mod frames;
 mod host_tcp;
 mod host_udp;
@@ -12,7 +14,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use smoltalk_hosted::error::Error;
+use smoltalk_hosted::error::{Error, Exit};
 
 /// Runs the peer that `arguments` name, until it is killed.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<u8, Error> {
@@ -21,6 +23,18 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<u8, Error> {
         .collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words[..] {
+        [program, times, ref formats @ ..] if program.starts_with("strftime") => {
+            let times = number(times)?;
+            return match program {
+                "strftime-glibc" => done(&words, format::glibc(times, formats, true)),
+                "strftime-glibc-alone" => done(&words, format::glibc(times, formats, false)),
+                "strftime-format" => done(&words, format::own(times, formats)),
+                "strftime-server" => done(&words, format::time(times, formats)),
+                _ => done(&words, format::none(times, formats)),
+            };
+        }
+        ["udp-one", at] => host_udp::one(addr(at)?, false),
+        ["udp-one-busy", at] => host_udp::one(addr(at)?, true),
         ["udp-mmsg", at] => host_udp::mmsg(addr(at)?),
         ["udp-segment", at] => host_udp::segment(addr(at)?),
         ["udp-std", at] => host_udp::standard(addr(at)?),
@@ -29,19 +43,32 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Result<u8, Error> {
         ["tcp-std", at] => host_tcp::blocking(addr(at)?, false),
         ["tcp-mio", at] => host_tcp::mio(addr(at)?),
         ["tcp-tokio", at] => host_tcp::tokio(addr(at)?),
-        ["tap-udp", tap, at, _] => tap_udp::reflect(tap, ip(at)?),
-        ["tap-tcp", tap, at, _] => tap_tcp::respond(tap, ip(at)?),
+        ["tap-udp", tap, at, _] => tap_udp::reflect(tap, ip(at)?, false),
+        ["tap-udp-busy", tap, at, _] => tap_udp::reflect(tap, ip(at)?, true),
+        ["kernel-bulk", name, at] => bulk::kernel(name, ip(at)?),
+        ["tap-tcp", tap, at, _, _] => tap_tcp::respond(tap, ip(at)?),
         ["smoltcp-udp", tap, at, router] => {
             smoltcp_examples::time(tap, ip(at)?, ip(router)?, false)
         }
         ["smoltcp-udp-drain", tap, at, router] => {
             smoltcp_examples::time(tap, ip(at)?, ip(router)?, true)
         }
-        ["smoltcp-tcp", tap, at, router] => smoltcp_examples::greeting(tap, ip(at)?, ip(router)?),
+        ["smoltcp-tcp", tap, at, router, pool] => {
+            smoltcp_examples::greeting(tap, ip(at)?, ip(router)?, number(pool)? as usize)
+        }
+        ["smoltcp-bulk", tap, at, router] => smoltcp_examples::bulk(tap, ip(at)?, ip(router)?),
         _ => return Err(Error::usage(format!("no such peer: {words:?}"))),
     };
     match result {
         Ok(never) => match never {},
+        Err(error) => Err(Error::io(format_args!("{words:?}"), &error)),
+    }
+}
+
+/// Ends a peer that has an end.
+fn done(words: &[&str], result: io::Result<()>) -> Result<u8, Error> {
+    match result {
+        Ok(()) => Ok(Exit::Done as u8),
         Err(error) => Err(Error::io(format_args!("{words:?}"), &error)),
     }
 }
@@ -61,4 +88,9 @@ fn addr(text: &str) -> Result<SocketAddrV4, Error> {
 fn ip(text: &str) -> Result<Ipv4Addr, Error> {
     text.parse()
         .map_err(|_| Error::usage(format!("{text} is no address")))
+}
+
+fn number(text: &str) -> Result<u32, Error> {
+    text.parse()
+        .map_err(|_| Error::usage(format!("{text} is no number")))
 }

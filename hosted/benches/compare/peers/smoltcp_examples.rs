@@ -13,11 +13,12 @@ use smoltcp::wire::{EthernetAddress, IpCidr};
 
 use super::answer::write_now;
 use super::ready;
+use crate::load::bulk::pattern;
 
 /// Datagrams that the socket holds. The examples have two, and would lose nearly all of 64.
 const DATAGRAMS: usize = 128;
-/// Sockets that listen for one connection each.
-const POOL: usize = 64;
+/// Bytes of each buffer of bulk, as in the benchmark.
+const BULK: usize = 65_535;
 
 /// The time: one datagram is answered after each poll, or, with `drain`, all that are there.
 pub fn time(tap: &str, ours: Ipv4Addr, router: Ipv4Addr, drain: bool) -> io::Result<Infallible> {
@@ -50,14 +51,19 @@ pub fn time(tap: &str, ours: Ipv4Addr, router: Ipv4Addr, drain: bool) -> io::Res
     }
 }
 
-/// The greeting. A socket of smoltcp is in TIME-WAIT for ten seconds, in which the pool would stand still; so it is
+/// The greeting, with a pool of sockets that listen for one connection each. A socket of smoltcp is in TIME-WAIT for ten seconds, in which the pool would stand still; so it is
 /// aborted there and listens again, as a program must that wants to go on.
-pub fn greeting(tap: &str, ours: Ipv4Addr, router: Ipv4Addr) -> io::Result<Infallible> {
+pub fn greeting(
+    tap: &str,
+    ours: Ipv4Addr,
+    router: Ipv4Addr,
+    pool: usize,
+) -> io::Result<Infallible> {
     let mut device = TunTapInterface::new(tap, Medium::Ethernet)?;
     let descriptor = device.as_raw_fd();
     let mut interface = interface(&mut device, ours, router)?;
     let mut sockets = SocketSet::new(vec![]);
-    for _ in 0..POOL {
+    for _ in 0..pool {
         let buffer = || tcp::SocketBuffer::new(vec![0; 1_024]);
         sockets.add(tcp::Socket::new(buffer(), buffer()));
     }
@@ -83,6 +89,53 @@ pub fn greeting(tap: &str, ours: Ipv4Addr, router: Ipv4Addr) -> io::Result<Infal
         }
         let timestamp = Instant::now();
         interface.poll(timestamp, &mut device, &mut sockets);
+        let delay = interface.poll_delay(timestamp, &sockets);
+        wait(descriptor, delay)?;
+    }
+}
+
+/// Bulk in both directions, one connection each. The benchmark sends what happens to be in its buffer; here it is
+/// filled.
+pub fn bulk(tap: &str, ours: Ipv4Addr, router: Ipv4Addr) -> io::Result<Infallible> {
+    const DISCARD: u16 = 9;
+    const CHARGEN: u16 = 19;
+    let mut device = TunTapInterface::new(tap, Medium::Ethernet)?;
+    let descriptor = device.as_raw_fd();
+    let mut interface = interface(&mut device, ours, router)?;
+    let mut sockets = SocketSet::new(vec![]);
+    let buffer = || tcp::SocketBuffer::new(vec![0; BULK]);
+    let discard = sockets.add(tcp::Socket::new(buffer(), buffer()));
+    let chargen = sockets.add(tcp::Socket::new(buffer(), buffer()));
+    let pattern = pattern();
+    let text = pattern.repeat(BULK / pattern.len() + 2);
+    let mut at = 0;
+    ready()?;
+    loop {
+        let timestamp = Instant::now();
+        interface.poll(timestamp, &mut device, &mut sockets);
+        let socket = sockets.get_mut::<tcp::Socket<'_>>(discard);
+        if !socket.is_open() {
+            socket.listen(DISCARD).map_err(io::Error::other)?;
+        }
+        while socket.can_recv() {
+            socket
+                .recv(|received| (received.len(), ()))
+                .map_err(io::Error::other)?;
+        }
+        let socket = sockets.get_mut::<tcp::Socket<'_>>(chargen);
+        if !socket.is_open() {
+            socket.listen(CHARGEN).map_err(io::Error::other)?;
+            at = 0;
+        }
+        while socket.can_send() {
+            let sent = socket
+                .send(|room| {
+                    room.copy_from_slice(&text[at..at + room.len()]);
+                    (room.len(), room.len())
+                })
+                .map_err(io::Error::other)?;
+            at = (at + sent) % pattern.len();
+        }
         let delay = interface.poll_delay(timestamp, &sockets);
         wait(descriptor, delay)?;
     }

@@ -11,8 +11,13 @@ use super::ready;
 const PORT: u16 = smoltalk::time::PORT;
 const PAYLOAD: usize = TRANSPORT + 8;
 
-pub fn reflect(tap: &str, ours: Ipv4Addr) -> io::Result<Infallible> {
-    let mut tap = Tap::attach(tap)?;
+/// With `busy`, it never sleeps.
+pub fn reflect(tap: &str, ours: Ipv4Addr, busy: bool) -> io::Result<Infallible> {
+    let mut tap = if busy {
+        Tap::attach_busy(tap)?
+    } else {
+        Tap::attach(tap)?
+    };
     let mut buffer = [0; 2_048];
     let mut answer = Cached::default();
     ready()?;
