@@ -13,7 +13,9 @@ use smoltalk::{
 };
 use smoltalk_hosted::clock::Clock;
 use smoltalk_hosted::error::{Error, Exit};
-use smoltalk_hosted::network::{DatagramId, Io, Network, Sharing, Signal, Signals, StreamsId};
+use smoltalk_hosted::network::{
+    DatagramId, Io, Network, Sharing, Signal, Signals, StreamsId, TapOptions, Traffic,
+};
 
 use super::chat::show_message;
 use super::workers::{Crew, Worker};
@@ -138,7 +140,13 @@ pub fn serve(
             return Err(Error::usage("--workers needs host sockets")
                 .with_hint("leave out --tap, or --workers"));
         }
-        Stack::Tap(_) => stack.open()?,
+        Stack::Tap(tap) => {
+            let listeners = options.greeting_tcp.len();
+            Network::tap(&TapOptions {
+                listeners,
+                ..tap.clone()
+            })?
+        }
     };
     network.set_busy_poll(busy_poll);
     let mut station = Station::bind(&mut network, output, &options)?;
@@ -302,9 +310,14 @@ impl<'o> Station<'o> {
             idle_timeout: options.idle_timeout,
             max_connections,
         };
-        binder.streams("greeting", "greeting-tcp", &options.greeting_tcp, |most| {
-            StreamServer::<CONNECTIONS>::new(limits(most))
-        })?;
+        let (short, bulk) = (Traffic::Short, Traffic::Bulk);
+        binder.streams(
+            "greeting",
+            "greeting-tcp",
+            &options.greeting_tcp,
+            short,
+            |most| StreamServer::<CONNECTIONS>::new(limits(most)),
+        )?;
         let greeting = DatagramServer::new;
         binder.datagrams("greeting", "greeting-udp", &options.greeting_udp, greeting)?;
         binder.datagrams("time", "time", &options.time, TimeServer::new)?;
@@ -312,10 +325,10 @@ impl<'o> Station<'o> {
             Chat::new(options.contacts.clone(), options.chat_config.clone())
         })?;
         binder.datagrams("sntp", "sntp", &options.sntp, sntp::Server::new)?;
-        binder.streams("discard", "discard", &options.discard, |most| {
+        binder.streams("discard", "discard", &options.discard, bulk, |most| {
             discard::Server::<CONNECTIONS>::new(limits(most))
         })?;
-        binder.streams("chargen", "chargen", &options.chargen, |most| {
+        binder.streams("chargen", "chargen", &options.chargen, bulk, |most| {
             chargen::Server::<CONNECTIONS>::new(limits(most))
         })?;
         Ok(Self {
@@ -446,12 +459,13 @@ impl<'o> Binder<'_, 'o> {
         name: &'static str,
         option: &str,
         addresses: &[SocketAddr],
+        traffic: Traffic,
         new: impl Fn(usize) -> S,
     ) -> Result<(), Error> {
         for &address in addresses {
             let id = self
                 .network
-                .listen(address, name)
+                .listen(address, name, traffic)
                 .map_err(|error| elsewhere(error, option))?;
             let at = At {
                 service: name,
