@@ -50,7 +50,7 @@ fn sockets_on_smoltcp_take_what_is_said() {
         size_of::<Stack<'_, NoDevice>>(),
     );
     takes(488, size_of::<SocketStorage<'_>>());
-    takes(72, size_of::<SocketEntry<'_>>());
+    takes(80, size_of::<SocketEntry<'_>>());
     takes(432, size_of::<UdpSocket>());
     takes(112 * 4 + 2 * 2_944, size_of::<UdpBuffers<4, 2_944>>());
     takes(256 + 64, size_of::<TcpBuffers<256, 64>>());

@@ -12,8 +12,8 @@ use smoltalk::smoltcp::{BindError, ConnectError, Dial, Listener, Sockets, TcpBuf
 use smoltalk::{ConnId, Duration, Flow, InUse, Instant, Now, Protocol, StreamService, earliest};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    EthernetAddress, EthernetFrame, EthernetProtocol, IpAddress, IpProtocol, IpRepr, TcpControl,
-    TcpPacket, TcpRepr, TcpSeqNumber,
+    EthernetAddress, EthernetFrame, EthernetProtocol, IpAddress, IpProtocol, IpRepr, Ipv4Packet,
+    TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
 };
 use stacks::*;
 
@@ -123,39 +123,27 @@ fn five_hundred_one_after_another_on_four_sockets_leave_nothing_behind() {
     assert_eq!(server.connections(), 0);
 }
 
-#[test]
-fn a_client_that_uses_its_port_again_is_answered_at_once() {
-    let mut pair = Pair::new(1, Impairments::default(), 4);
-    let mut listener = listen::<4>(&mut pair.server);
-    let mut server = StreamServer::<4>::new(limit(3));
-    for round in 0..3 {
-        // One that begins anew takes the same ports in the same order.
-        pair.client = client_host(1, 4);
-        let mut clients = [client(pair.now)];
-        run(&mut pair, &mut listener, &mut server, &mut clients);
-        assert!(
-            matches!(
-                clients[0].outcome(),
-                StreamOutcome::Answered { answer: b"hi", .. }
-            ),
-            "round {round}: {:?}",
-            clients[0].outcome()
-        );
-    }
-    assert_eq!(listener.counters().time_wait_recycled, 2);
-    // It had not to ask twice.
-    assert!(pair.now.monotonic < Instant::from_millis(100));
-}
-
 /// A TCP segment in its Ethernet frame, from a client that nobody simulates.
 fn segment(from: SocketAddr, to: SocketAddr, control: TcpControl, payload: &[u8]) -> Vec<u8> {
+    segment_at(from, to, control, payload, 1_000, None)
+}
+
+/// The same, with a sequence number and the number of the byte that it wants next.
+fn segment_at(
+    from: SocketAddr,
+    to: SocketAddr,
+    control: TcpControl,
+    payload: &[u8],
+    sequence: i32,
+    ack: Option<TcpSeqNumber>,
+) -> Vec<u8> {
     let (source, destination) = (IpAddress::from(from.ip()), IpAddress::from(to.ip()));
     let tcp = TcpRepr {
         src_port: from.port(),
         dst_port: to.port(),
         control,
-        seq_number: TcpSeqNumber(1_000),
-        ack_number: None,
+        seq_number: TcpSeqNumber(sequence),
+        ack_number: ack,
         window_len: 1_000,
         window_scale: None,
         max_seg_size: None,
@@ -283,6 +271,62 @@ fn who_repeats_his_request_keeps_his_place_and_another_gets_it_after_a_while() {
     assert_eq!(ask("192.0.2.9", 1_098), 1);
     assert_eq!(ask("192.0.2.9", 1_099), 2);
     assert_eq!(ask("192.0.2.9", 2_101), 2);
+}
+
+#[test]
+fn a_client_may_use_its_port_again_at_once() {
+    let mut host = server_host(1, 3);
+    let mut listener = listen::<3>(&mut host);
+    let mut server = StreamServer::<3>::new(limit(2));
+    let from = addr("192.0.2.7", 1_000);
+    let mut say = |control, payload: &[u8], sequence, ack| {
+        let frame = segment_at(from, server_addr(), control, payload, sequence, ack);
+        host.device_mut().deliver(Instant::ZERO, &frame).unwrap();
+        host.turn(at(0), 1, |sockets, now| {
+            listener.pump(sockets, &mut server, now).deadline
+        });
+        let told = std::iter::from_fn(|| {
+            host.device_mut().take_sent(|frame| {
+                let eth = EthernetFrame::new_checked(frame).unwrap();
+                let ip = Ipv4Packet::new_checked(eth.payload()).unwrap();
+                let tcp = TcpPacket::new_checked(ip.payload()).unwrap();
+                (tcp.syn(), tcp.fin(), tcp.rst(), tcp.seq_number())
+            })
+        });
+        let told: Vec<_> = told.collect();
+        (told, listener.counters().time_wait_recycled)
+    };
+    let mut greet = |first: i32| {
+        let (told, recycled) = say(TcpControl::Syn, b"", first, None);
+        let [(true, false, false, theirs)] = told[..] else {
+            panic!("no SYN-ACK, but {told:?}");
+        };
+        let (told, _) = say(
+            TcpControl::Psh,
+            b"hello",
+            first.wrapping_add(1),
+            Some(theirs + 1),
+        );
+        assert!(told.last().is_some_and(|&(_, fin, ..)| fin), "{told:?}");
+        // `hi` and the end; then the client's end, and the server's socket is in TIME-WAIT.
+        say(
+            TcpControl::Fin,
+            b"",
+            first.wrapping_add(6),
+            Some(theirs + 4),
+        );
+        recycled
+    };
+    assert_eq!(greet(1_000), 0);
+    assert_eq!(greet(2_000), 1);
+    // The numbers go round.
+    assert_eq!(greet(i32::MAX - 5), 2);
+    assert_eq!(greet(i32::MIN + 1_000), 3);
+    // A copy of the last request that was long on its way begins nothing.
+    let (told, recycled) = say(TcpControl::Syn, b"", i32::MIN + 1_000, None);
+    assert!(!told.iter().any(|&(syn, ..)| syn), "{told:?}");
+    assert_eq!(recycled, 3);
+    assert_eq!(server.counters().answered, 4);
 }
 
 #[test]

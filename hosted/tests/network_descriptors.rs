@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use smoltalk::Instant;
 use smoltalk::greeting::{Config, StreamServer};
 use smoltalk_hosted::clock::Clock;
-use smoltalk_hosted::network::{Network, NetworkEvent, StreamsId};
+use smoltalk_hosted::network::{Network, NetworkEvent, StreamsId, Traffic};
 
 #[test]
 fn without_descriptors_connections_wait_and_nothing_spins() {
@@ -17,7 +17,7 @@ fn without_descriptors_connections_wait_and_nothing_spins() {
     let clock = Clock::system();
     let mut network = Network::host().unwrap();
     let id = network
-        .listen("127.0.0.1:0".parse().unwrap(), "greeting")
+        .listen("127.0.0.1:0".parse().unwrap(), "greeting", Traffic::Short)
         .unwrap();
     let addr = network.local_addr(id);
     let mut server = StreamServer::<128>::new(Config::default());

@@ -17,7 +17,7 @@ use smoltalk::{
 };
 use smoltalk_hosted::clock::Clock;
 use smoltalk_hosted::error::{Error, Exit};
-use smoltalk_hosted::network::{Io, Network, Serve, Sharing, Signal};
+use smoltalk_hosted::network::{Io, Network, Serve, Sharing, Signal, Traffic};
 use socket2::SockRef;
 
 use server::Server;
@@ -251,19 +251,40 @@ fn one_byte_a_segment_and_a_half_closed_greeting_are_greeted() {
 
 #[test]
 fn what_comes_long_after_the_answer_is_taken_in_and_resets_nothing() {
-    let server = greeting_server("127.0.0.1:0");
-    let mut clients: Vec<_> = (0..100).map(|_| tcp_client(server.addr)).collect();
+    let mut network = host();
+    let clock = Clock::system();
+    let id = network
+        .listen(localhost(), "greeting", Traffic::Short)
+        .unwrap();
+    let mut service = Box::new(greeting::StreamServer::<200>::new(
+        greeting::Config::default(),
+    ));
+    let addr = network.local_addr(id);
+    let mut turn = |service: &mut greeting::StreamServer<200>| {
+        let mut serve = |io: &mut Io<'_>, now| Ok(io.streams(id, service, now)?.deadline);
+        network.turn(&clock, &mut serve).unwrap();
+        // It only looks what is ready: where nothing is, the next step is the clients'.
+        network.wait(&clock, Some(clock.monotonic())).unwrap();
+    };
+    // Answered at once, without the event queue, and more than are left alone at a time: the first of them are looked
+    // at, and have not ended.
+    let mut clients: Vec<_> = (0..100).map(|_| tcp_client(addr)).collect();
     for client in &mut clients {
         client.write_all(b"he").unwrap();
-        assert_eq!(read_to_end(client), b"hi");
     }
-    // By now the first of them are known to be slow.
+    while service.counters().answered < 100 {
+        turn(&mut service);
+    }
+    turn(&mut service);
     for client in &mut clients {
+        assert_eq!(read_to_end(client), b"hi");
         client.write_all(b"llo").unwrap();
         client.shutdown(Shutdown::Write).unwrap();
     }
+    while service.connections() > 0 {
+        turn(&mut service);
+    }
     for client in &mut clients {
-        assert_eq!(read_to_end(client), b"");
         assert!(client.take_error().unwrap().is_none());
     }
 }
@@ -343,7 +364,9 @@ fn thousands_of_silent_connections_do_not_keep_others_out() {
 #[test]
 fn silent_connections_are_cut_off_when_their_time_is_up() {
     let server = Server::start(host, |network| {
-        let id = network.listen(localhost(), "greeting").unwrap();
+        let id = network
+            .listen(localhost(), "greeting", Traffic::Short)
+            .unwrap();
         let mut service = Box::new(greeting::StreamServer::<8>::new(greeting::Config {
             idle_timeout: Duration::from_millis(50),
             max_connections: 4,
@@ -411,7 +434,9 @@ fn an_address_in_use_names_who_has_it() {
     let mut network = Network::host().unwrap();
     let errors = [
         network.bind_datagrams(udp_addr, "time").unwrap_err(),
-        network.listen(tcp_addr, "greeting").unwrap_err(),
+        network
+            .listen(tcp_addr, "greeting", Traffic::Short)
+            .unwrap_err(),
     ];
     let everywhere = SocketAddr::new([0, 0, 0, 0].into(), udp_addr.port());
     let wildcard = network.bind_datagrams(everywhere, "time").unwrap_err();
@@ -436,7 +461,9 @@ fn an_address_in_use_names_who_has_it() {
 fn two_services_cannot_have_one_port() {
     let mut network = Network::host().unwrap();
     let time = network.bind_datagrams(localhost(), "time").unwrap();
-    let listener = network.listen(localhost(), "greeting").unwrap();
+    let listener = network
+        .listen(localhost(), "greeting", Traffic::Short)
+        .unwrap();
     let (time, listener) = (network.local_addr(time), network.local_addr(listener));
     let error = network.bind_datagrams(time, "greeting").unwrap_err();
     assert_eq!(error.exit(), Exit::InUse);
@@ -444,7 +471,9 @@ fn two_services_cannot_have_one_port() {
         error.to_string(),
         format!("UDP {time} is in use by time (this program)")
     );
-    let error = network.listen(listener, "other").unwrap_err();
+    let error = network
+        .listen(listener, "other", Traffic::Short)
+        .unwrap_err();
     assert_eq!(error.exit(), Exit::InUse);
     assert_eq!(
         error.to_string(),
@@ -458,7 +487,9 @@ fn an_address_of_another_machine_cannot_be_bound() {
     let elsewhere = "192.0.2.1:0".parse().unwrap();
     for error in [
         network.bind_datagrams(elsewhere, "time").unwrap_err(),
-        network.listen(elsewhere, "greeting").unwrap_err(),
+        network
+            .listen(elsewhere, "greeting", Traffic::Short)
+            .unwrap_err(),
     ] {
         assert_eq!(error.exit(), Exit::Failed);
         assert!(error.to_string().contains("no interface"), "{error}");
@@ -473,16 +504,18 @@ fn networks_that_share_addresses_share_the_clients_and_let_nobody_in() {
             .map(|sharing| Network::host_sharing(sharing).unwrap());
         let [first, beside] = &mut networks;
         let datagrams = first.bind_datagrams(bind.parse().unwrap(), "echo").unwrap();
-        let streams = first.listen(bind.parse().unwrap(), "source").unwrap();
+        let streams = first
+            .listen(bind.parse().unwrap(), "source", Traffic::Short)
+            .unwrap();
         let (udp, tcp) = (first.local_addr(datagrams), first.local_addr(streams));
         beside.bind_datagrams(udp, "echo").unwrap();
-        beside.listen(tcp, "source").unwrap();
+        beside.listen(tcp, "source", Traffic::Short).unwrap();
 
         for sharing in [Sharing::Alone, Sharing::First { of }] {
             let mut late = Network::host_sharing(sharing).unwrap();
             for error in [
                 late.bind_datagrams(udp, "time").unwrap_err(),
-                late.listen(tcp, "greeting").unwrap_err(),
+                late.listen(tcp, "greeting", Traffic::Short).unwrap_err(),
             ] {
                 assert_eq!(error.exit(), Exit::InUse);
                 assert!(
@@ -585,7 +618,9 @@ fn localhost() -> SocketAddr {
 /// The greeting over datagrams and streams, on one port.
 fn greeting_server(bind: &'static str) -> Server {
     Server::start(host, move |network| {
-        let streams = network.listen(bind.parse().unwrap(), "greeting").unwrap();
+        let streams = network
+            .listen(bind.parse().unwrap(), "greeting", Traffic::Short)
+            .unwrap();
         let addr = network.local_addr(streams);
         let datagrams = network.bind_datagrams(addr, "greeting").unwrap();
         let mut datagram_server = greeting::DatagramServer::new();
@@ -603,7 +638,7 @@ fn greeting_server(bind: &'static str) -> Server {
 
 fn stream_server<S: StreamService + 'static>(make: impl FnOnce() -> S + Send + 'static) -> Server {
     Server::start(host, move |network| {
-        let id = network.listen(localhost(), "test").unwrap();
+        let id = network.listen(localhost(), "test", Traffic::Short).unwrap();
         let mut service = make();
         let addr = network.local_addr(id);
         let serve =

@@ -63,8 +63,8 @@ pub(super) enum Packet {
         from: SocketAddr,
         /// Where it goes.
         to: SocketAddr,
-        /// Whether it asks for a connection.
-        asks: bool,
+        /// If it asks for a connection, its sequence number.
+        asks: Option<u32>,
     },
     /// Anything else: for smoltcp itself, as a rule.
     Other,
@@ -281,7 +281,8 @@ fn carried(packet: &[u8], source: IpAddr, destination: IpAddr) -> Option<Packet>
         17 => Some(Packet::Datagram { to }),
         6 => {
             // RFC 9293, section 3.1: SYN without ACK.
-            let asks = payload.get(13)? & 0x12 == 0x02;
+            let sequence = u32::from_be_bytes(chunk(payload, 4)?);
+            let asks = (payload.get(13)? & 0x12 == 0x02).then_some(sequence);
             Some(Packet::Segment { from, to, asks })
         }
         _ => None,

@@ -102,6 +102,32 @@ impl Sockets<'_> {
         u8::try_from(number).ok()
     }
 
+    /// The socket with the connection of `from` to `to`. A request for a new one (`asks`, its sequence number) in the
+    /// place of one in TIME-WAIT is for a socket that listens.
+    pub(super) fn flow(
+        &mut self,
+        from: SocketAddr,
+        to: SocketAddr,
+        asks: Option<u32>,
+    ) -> Option<Index> {
+        let index = self.table.flow(from, to)?;
+        let slot = &self.table.entry(index).slot;
+        // RFC 9293, section 3.10.7.4: a client that uses its port again need not wait, if it counts on from where it
+        // was. smoltcp does not say where that is; that it began later than before keeps old copies of the request
+        // out, and a client that did not is answered by smoltcp.
+        let begins_later = asks.is_some_and(|asks| asks.wrapping_sub(slot.sequence) as i32 > 0);
+        if slot.phase != Phase::TimeWait || !begins_later {
+            return Some(index);
+        }
+        let number = usize::from(slot.listener);
+        let backlog = self.backlogs.get_mut(number)?;
+        self.table.unlink(&mut backlog.time_wait, index);
+        backlog.time_wait_recycled += 1;
+        self.table.socket::<Socket<'_>>(index).abort();
+        self.listen(index, number);
+        None
+    }
+
     /// A socket that listens, if need be in the place of a connection that does nothing.
     pub(super) fn room_for_connection(&mut self, backlog: u8, now: Instant) -> Option<Index> {
         let number = usize::from(backlog);
@@ -121,36 +147,11 @@ impl Sockets<'_> {
         }
         *count += 1;
         self.table.unlink(list, index);
-        self.listen_anew(index, number);
-        Some(index)
-    }
-
-    /// Lets a socket in TIME-WAIT listen again, for a request between the same two ports. Returns whether it was one.
-    ///
-    /// The client has forgotten the old connection, or it would not ask for another (RFC 9293, section 3.10.7.4; RFC
-    /// 6191). smoltcp would not answer it until TIME-WAIT is over. Should it be a request of long ago, its client
-    /// resets what comes of it.
-    pub(super) fn ends_time_wait(&mut self, index: Index) -> bool {
-        let slot = &self.table.entry(index).slot;
-        let number = usize::from(slot.listener);
-        if slot.phase != Phase::TimeWait {
-            return false;
-        }
-        let Some(backlog) = self.backlogs.get_mut(number) else {
-            return false;
-        };
-        backlog.time_wait_recycled += 1;
-        self.table.unlink(&mut backlog.time_wait, index);
-        self.listen_anew(index, number);
-        true
-    }
-
-    /// Lets a socket listen again whose connection nobody wants.
-    fn listen_anew(&mut self, index: Index, number: usize) {
         // Without a poll in between no reset is sent: the peer in TIME-WAIT has no connection any more that it
         // could reset, and the half-open one learns it with its next segment.
         self.table.socket::<Socket<'_>>(index).abort();
         self.listen(index, number);
+        Some(index)
     }
 
     /// Takes note of a request that a socket which listened has heard.
@@ -159,6 +160,7 @@ impl Sockets<'_> {
         index: Index,
         from: SocketAddr,
         to: SocketAddr,
+        sequence: u32,
         now: Instant,
     ) {
         let (socket, slot) = self.table.connection(index);
@@ -168,6 +170,7 @@ impl Sockets<'_> {
         }
         slot.phase = Phase::HalfOpen;
         slot.at = now;
+        slot.sequence = sequence;
         if let Some(backlog) = self.backlogs.get_mut(usize::from(slot.listener)) {
             self.table.unlink(&mut backlog.free, index);
             self.table.push(&mut backlog.half_open, index);

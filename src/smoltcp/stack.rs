@@ -514,14 +514,10 @@ impl<'a, D: Device> Stack<'a, D> {
             let index = match packet {
                 Packet::Other => None,
                 Packet::Datagram { to } => sockets.table.datagram_socket(to),
-                Packet::Segment { from, to, asks } => match sockets.table.flow(from, to) {
-                    Some(index) if asks && sockets.ends_time_wait(index) => {
-                        asked = Some((from, to));
-                        Some(index)
-                    }
-                    None if asks => match sockets.backlog_at(to) {
+                Packet::Segment { from, to, asks } => match sockets.flow(from, to, asks) {
+                    None if asks.is_some() => match sockets.backlog_at(to) {
                         Some(backlog) => {
-                            asked = Some((from, to));
+                            asked = asks.map(|sequence| (from, to, sequence));
                             // Without room it is not refused but not answered, as everywhere when a backlog is
                             // full, and so it comes again.
                             Some(sockets.room_for_connection(backlog, now)?)
@@ -539,8 +535,8 @@ impl<'a, D: Device> Stack<'a, D> {
             };
             iface.poll_ingress_single(at, &mut Delivery::new(frame, tx), set);
             if let Some(index) = index {
-                if let Some((from, to)) = asked {
-                    sockets.connection_asked(index, from, to, now);
+                if let Some((from, to, sequence)) = asked {
+                    sockets.connection_asked(index, from, to, sequence, now);
                 }
                 sockets.table.touch(index);
                 sockets.table.mark_changed(index);

@@ -27,7 +27,7 @@ pub fn lab(
     command: Vec<OsString>,
     grace: Duration,
 ) -> Result<u8, Error> {
-    let tap = TapOptions::new(DEVICE);
+    let mut tap = TapOptions::new(DEVICE);
     let Some(mut args) = services else {
         return lab::run_without_serving(lab::Options { tap, command });
     };
@@ -36,6 +36,7 @@ pub fn lab(
         args.auto_reply = Some(AutoReply(AUTO_REPLY.try_into().unwrap_or_default()));
     }
     let options = Options::new(args, every_address(&tap), ContactBook::new());
+    tap.listeners = options.greeting_tcp.len();
     lab::run(lab::Options { tap, command }, |mut network, mut job| {
         let mut station = Station::bind(&mut network, output, &options)?;
         let signals = network.watch_signals()?;

@@ -122,11 +122,14 @@ impl Stack {
         Ok(Self::Tap(options))
     }
 
-    /// Sets the stack up.
+    /// Sets the stack up, for a command to which nobody connects.
     pub fn open(&self) -> Result<Network, Error> {
         match self {
             Self::Host => Network::host(),
-            Self::Tap(options) => Network::tap(options),
+            Self::Tap(options) => Network::tap(&TapOptions {
+                listeners: 0,
+                ..options.clone()
+            }),
         }
     }
 

@@ -14,7 +14,9 @@ use smoltalk::{
 };
 use smoltalk_hosted::clock::Clock;
 use smoltalk_hosted::error::{Error, Exit};
-use smoltalk_hosted::network::{DatagramId, Io, Network, Sharing, Signal, Signals, StreamsId};
+use smoltalk_hosted::network::{
+    DatagramId, Io, Network, Sharing, Signal, Signals, StreamsId, TapOptions, Traffic,
+};
 use smoltalk_hosted::tap::TapDevice;
 
 use super::chat::show_message;
@@ -147,9 +149,13 @@ pub fn serve(
             );
         }
         Stack::Tap(tap) => {
-            let mut queues = TapDevice::attach_queues(&tap.name, workers.get())?;
-            let first = Network::on_tap_device(queues.remove(0), tap)?;
-            let (queues, options) = (Mutex::new(queues), tap.clone());
+            let options = TapOptions {
+                listeners: options.greeting_tcp.len(),
+                ..tap.clone()
+            };
+            let mut queues = TapDevice::attach_queues(&options.name, workers.get())?;
+            let first = Network::on_tap_device(queues.remove(0), &options)?;
+            let queues = Mutex::new(queues);
             (first, Access::Tap { queues, options })
         }
     };
@@ -315,9 +321,14 @@ impl<'o> Station<'o> {
             idle_timeout: options.idle_timeout,
             max_connections,
         };
-        binder.streams("greeting", "greeting-tcp", &options.greeting_tcp, |most| {
-            StreamServer::<CONNECTIONS>::new(limits(most))
-        })?;
+        let (short, bulk) = (Traffic::Short, Traffic::Bulk);
+        binder.streams(
+            "greeting",
+            "greeting-tcp",
+            &options.greeting_tcp,
+            short,
+            |most| StreamServer::<CONNECTIONS>::new(limits(most)),
+        )?;
         let greeting = DatagramServer::new;
         binder.datagrams("greeting", "greeting-udp", &options.greeting_udp, greeting)?;
         binder.datagrams("time", "time", &options.time, TimeServer::new)?;
@@ -325,10 +336,10 @@ impl<'o> Station<'o> {
             Chat::new(options.contacts.clone(), options.chat_config.clone())
         })?;
         binder.datagrams("sntp", "sntp", &options.sntp, sntp::Server::new)?;
-        binder.streams("discard", "discard", &options.discard, |most| {
+        binder.streams("discard", "discard", &options.discard, bulk, |most| {
             discard::Server::<CONNECTIONS>::new(limits(most))
         })?;
-        binder.streams("chargen", "chargen", &options.chargen, |most| {
+        binder.streams("chargen", "chargen", &options.chargen, bulk, |most| {
             chargen::Server::<CONNECTIONS>::new(limits(most))
         })?;
         Ok(Self {
@@ -459,12 +470,13 @@ impl<'o> Binder<'_, 'o> {
         name: &'static str,
         option: &str,
         addresses: &[SocketAddr],
+        traffic: Traffic,
         new: impl Fn(usize) -> S,
     ) -> Result<(), Error> {
         for &address in addresses {
             let id = self
                 .network
-                .listen(address, name)
+                .listen(address, name, traffic)
                 .map_err(|error| elsewhere(error, option))?;
             let at = At {
                 service: name,

@@ -142,6 +142,16 @@ impl From<StreamsId> for EndpointId {
     }
 }
 
+/// What a listener's connections carry. The system's own sockets adapt to it; smoltcp's are given their buffers
+/// beforehand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// A few bytes, in many connections.
+    Short,
+    /// Streams without end, in a few.
+    Bulk,
+}
+
 /// How smoltcp is set up on a TAP device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TapOptions {
@@ -153,6 +163,8 @@ pub struct TapOptions {
     pub gateways: Vec<IpAddr>,
     /// Our hardware address; `None`: one made from the interface's name.
     pub mac: Option<[u8; 6]>,
+    /// For how many listeners of [`Traffic::Short`] there is to be room: some 8 MB each.
+    pub listeners: usize,
 }
 
 impl TapOptions {
@@ -166,6 +178,7 @@ impl TapOptions {
             ],
             gateways: Vec::new(),
             mac: None,
+            listeners: 1,
         }
     }
 }
@@ -388,12 +401,19 @@ impl Network {
     /// Listens for connections at `local`, for the service `owner`. Port 0: one that is free.
     ///
     /// # Errors
-    /// The address is in use ([`Exit::InUse`](crate::error::Exit), and by whom), not ours, or not permitted.
-    pub fn listen(&mut self, local: SocketAddr, owner: &'static str) -> Result<StreamsId, Error> {
+    /// The address is in use ([`Exit::InUse`](crate::error::Exit), and by whom), not ours, or not permitted; no room:
+    /// on a TAP device there are at most four, of them [`TapOptions::listeners`] of [`Traffic::Short`] and two of
+    /// [`Traffic::Bulk`].
+    pub fn listen(
+        &mut self,
+        local: SocketAddr,
+        owner: &'static str,
+        traffic: Traffic,
+    ) -> Result<StreamsId, Error> {
         let registry = self.poll.registry();
         match &mut self.stack {
             Stack::Host(host) => host.listen(local, owner, registry),
-            Stack::Tap(tap) => tap.listen(local, owner),
+            Stack::Tap(tap) => tap.listen(local, owner, traffic),
         }
         .map(StreamsId)
     }

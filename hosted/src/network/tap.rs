@@ -16,7 +16,7 @@ use smoltalk::{
 };
 use smoltcp::socket::{tcp, udp};
 
-use super::{DATAGRAM_BUDGET, TAP, TapOptions};
+use super::{DATAGRAM_BUDGET, TAP, TapOptions, Traffic};
 use crate::error::Error;
 use crate::tap::TapDevice;
 
@@ -37,6 +37,7 @@ pub struct Endpoints {
 
 enum Streams {
     Listener(Box<Listener<POOL>>),
+    Bulk(Box<Listener<BULK_POOL>>),
     Dial {
         dial: Dial,
         opened: bool,
@@ -52,14 +53,19 @@ enum Streams {
 
 /// Sockets of a listener, and how many of them are beyond what its service may hold: for connections that come
 /// while one gives way, and for those that are being made or that have just ended.
-const POOL: usize = 256;
-const RESERVE: usize = 32;
-/// All sockets: the listeners of the greeting, discard and chargen, one more, and some for everything else.
-const SOCKETS: usize = 4 * POOL + 64;
+const POOL: usize = 12_288;
+const RESERVE: usize = 1_024;
+/// The same of a listener for bulk data.
+const BULK_POOL: usize = 32;
+const BULK_RESERVE: usize = 8;
+/// All other sockets.
+const OTHER_SOCKETS: usize = 64;
 
-/// Buffers, in bytes. A greeting is short; and the peers of a client may send it more.
+/// Buffers, in bytes. A greeting is short; and the peers of a client may send it more. Memory is the system's until a
+/// connection uses it.
 const LISTENER_RECEIVE: usize = 2_048;
 const LISTENER_SEND: usize = 512;
+const BULK_BUFFER: usize = 1 << 20;
 const DIAL_BUFFER: usize = 16_384;
 const DATAGRAM_BUFFER: usize = 65_536;
 const DATAGRAM_PACKETS: usize = 128;
@@ -86,8 +92,9 @@ impl TapStack {
         };
         let name = device.name().to_owned();
         // A program has one stack, for as long as it runs. What the stack wants is room that outlives it.
-        let storage = Vec::from_iter(std::iter::repeat_with(|| SocketStorage::EMPTY).take(SOCKETS));
-        let entries = Vec::from_iter(std::iter::repeat_with(|| SocketEntry::EMPTY).take(SOCKETS));
+        let sockets = options.listeners * POOL + 2 * BULK_POOL + OTHER_SOCKETS;
+        let storage = Vec::from_iter(std::iter::repeat_with(|| SocketStorage::EMPTY).take(sockets));
+        let entries = Vec::from_iter(std::iter::repeat_with(|| SocketEntry::EMPTY).take(sockets));
         let memory = SocketSlices {
             storage: storage.leak(),
             entries: entries.leak(),
@@ -131,16 +138,27 @@ impl TapStack {
         self.bind_datagrams(any_local(remote), "client")
     }
 
-    pub fn listen(&mut self, local: SocketAddr, owner: &'static str) -> Result<usize, Error> {
-        let sockets: [tcp::Socket<'static>; POOL] =
-            std::array::from_fn(|_| tcp_socket(LISTENER_RECEIVE, LISTENER_SEND));
-        let listener = self
-            .stack
-            .listen(local, owner, sockets)
-            .map_err(|error| bind_error(Protocol::Tcp, local, &error))?;
-        self.endpoints
-            .streams
-            .push(Streams::Listener(Box::new(listener)));
+    pub fn listen(
+        &mut self,
+        local: SocketAddr,
+        owner: &'static str,
+        traffic: Traffic,
+    ) -> Result<usize, Error> {
+        let broken = |error| bind_error(Protocol::Tcp, local, &error);
+        let stack = &mut self.stack;
+        let streams = match traffic {
+            Traffic::Short => {
+                let rooms = Room::<LISTENER_RECEIVE>::split::<POOL>(LISTENER_SEND);
+                let listener = stack.listen(local, owner, rooms).map_err(broken)?;
+                Streams::Listener(Box::new(listener))
+            }
+            Traffic::Bulk => {
+                let rooms = Room::<BULK_BUFFER>::split::<BULK_POOL>(BULK_BUFFER);
+                let listener = stack.listen(local, owner, rooms).map_err(broken)?;
+                Streams::Bulk(Box::new(listener))
+            }
+        };
+        self.endpoints.streams.push(streams);
         Ok(self.endpoints.streams.len() - 1)
     }
 
@@ -170,6 +188,7 @@ impl TapStack {
     pub fn streams_addr(&self, index: usize) -> SocketAddr {
         match &self.endpoints.streams[index] {
             Streams::Listener(listener) => listener.local_addr(),
+            Streams::Bulk(listener) => listener.local_addr(),
             Streams::Dial { dial, .. } => dial.local_addr(),
             Streams::NotMade { local, .. } => *local,
         }
@@ -178,13 +197,14 @@ impl TapStack {
     pub fn max_connections(&self, index: usize) -> usize {
         match &self.endpoints.streams[index] {
             Streams::Listener(_) => POOL - RESERVE,
+            Streams::Bulk(_) => BULK_POOL - BULK_RESERVE,
             Streams::Dial { .. } | Streams::NotMade { .. } => 1,
         }
     }
 
     pub fn last_error(&self, index: usize) -> Option<&io::Error> {
         match &self.endpoints.streams[index] {
-            Streams::Listener(_) => None,
+            Streams::Listener(_) | Streams::Bulk(_) => None,
             Streams::Dial { last_error, .. } => last_error.as_ref(),
             Streams::NotMade { why, .. } => Some(why),
         }
@@ -283,6 +303,7 @@ impl Endpoints {
     ) -> StreamsPumped {
         match &mut self.streams[index] {
             Streams::Listener(listener) => listener.pump(sockets, service, now),
+            Streams::Bulk(listener) => listener.pump(sockets, service, now),
             Streams::Dial {
                 dial,
                 opened,
@@ -307,6 +328,32 @@ impl Endpoints {
                 pumped
             }
         }
+    }
+}
+
+/// The buffers of a connection that is to come in: `RECEIVE` bytes for what it receives, the others for what it sends.
+struct Room<const RECEIVE: usize>(&'static mut [u8]);
+
+impl<const RECEIVE: usize> Room<RECEIVE> {
+    /// As many as a listener has, in one piece of zeroes: the system has them ready without writing any, and gives
+    /// memory for them when they are used.
+    fn split<const N: usize>(send: usize) -> [Self; N] {
+        let mut rest = vec![0; N * (RECEIVE + send)].leak();
+        std::array::from_fn(|_| {
+            let (room, others) = std::mem::take(&mut rest).split_at_mut(RECEIVE + send);
+            rest = others;
+            Self(room)
+        })
+    }
+}
+
+impl<const RECEIVE: usize> From<Room<RECEIVE>> for tcp::Socket<'static> {
+    fn from(Room(room): Room<RECEIVE>) -> Self {
+        let (receive, send) = room.split_at_mut(RECEIVE);
+        Self::new(
+            tcp::SocketBuffer::new(receive),
+            tcp::SocketBuffer::new(send),
+        )
     }
 }
 
