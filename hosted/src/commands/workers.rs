@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::sync::{Arc, Mutex};
-use std::thread::{Scope, ScopedJoinHandle};
+use std::thread::{self, Scope, ScopedJoinHandle};
 
 use smoltalk::Duration;
 use smoltalk_hosted::error::Error;
@@ -12,6 +12,10 @@ use smoltalk_hosted::tap::TapDevice;
 use super::serve::{Counters, Options, Station, Then, clock, obey};
 use crate::cli;
 use crate::output::{At, Output};
+
+/// A worker's call stack, in bytes: what the first thread has, as a rule. A listener on a TAP device is made there, with
+/// all of its sockets.
+const STACK: usize = 8 << 20;
 
 /// How the workers beside the first one get at the network.
 #[derive(Debug)]
@@ -122,14 +126,18 @@ impl<'scope> Crew<'scope> {
             let (orders, ordered) = mpsc::channel();
             let (ready, started) = mpsc::channel();
             let (worker, fail, boss) = (Arc::clone(&worker), fail.clone(), boss.clone());
-            let thread = scope.spawn(move || {
+            let work = move || {
                 let worked = worker.work(&ordered, &ready);
                 if worked.is_err() {
                     let _ = fail.send(());
                     boss.wake();
                 }
                 worked
-            });
+            };
+            let thread = thread::Builder::new()
+                .stack_size(STACK)
+                .spawn_scoped(scope, work)
+                .map_err(|error| Error::io("a thread", &error))?;
             let waker = started
                 .recv()
                 .map_err(|_| Error::failed("a worker ended before it served"))??;
