@@ -39,7 +39,7 @@ pub struct Options {
     #[arg(long = "server", value_name = "NAME=COMMAND")]
     pub servers: Vec<Server>,
 
-    /// Write all figures as JSON
+    /// Write all figures as JSON (this and the other files: relative to the root of the repository)
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use smoltalk_hosted::error::Error;
@@ -134,21 +135,21 @@ pub fn print(result: &CaseResult) {
 
 /// Writes what is asked for.
 pub fn write(options: &Options, results: &[CaseResult]) -> Result<(), Error> {
-    if let Some(path) = &options.json {
+    if let Some(path) = &options.json.as_deref().map(from_root) {
         let failed = |error: std::io::Error| Error::io(path.display(), &error);
         let mut text = serde_json::to_string_pretty(&as_json(options, results))
             .map_err(|error| failed(error.into()))?;
         text.push('\n');
         fs::write(path, text).map_err(failed)?;
     }
-    if let Some(path) = &options.markdown {
+    if let Some(path) = &options.markdown.as_deref().map(from_root) {
         let failed = |error: std::io::Error| Error::io(path.display(), &error);
         let page = fs::read_to_string(path).map_err(failed)?;
         let page = with_results(&page, &as_markdown(options, results))
             .ok_or_else(|| Error::failed(format!("{}: no `{BEGIN}`, `{END}`", path.display())))?;
         fs::write(path, page).map_err(failed)?;
     }
-    if let Some(path) = &options.svg {
+    if let Some(path) = &options.svg.as_deref().map(from_root) {
         let failed = |error: std::io::Error| Error::io(path.display(), &error);
         fs::write(path, chart::draw(results)).map_err(failed)?;
     }
@@ -164,6 +165,11 @@ fn with_results(page: &str, tables: &str) -> Option<String> {
     let (before, rest) = page.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;
     Some(format!("{before}{BEGIN}\n\n{tables}\n{END}{after}"))
+}
+
+/// A path as it is meant at the root of the repository: `cargo bench` runs the program in the package's folder.
+fn from_root(path: &Path) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path)
 }
 
 fn as_markdown(options: &Options, results: &[CaseResult]) -> String {
