@@ -19,7 +19,8 @@ use crate::{ConnId, Duration, Instant, Now, StreamService, pump_stream, pump_tim
 /// pool, and as many more can come as others listen. When a connection request (SYN) comes and none does,
 ///
 /// - the oldest connection in TIME-WAIT makes room at once: TIME-WAIT (RFC 9293, section 3.6.1; 10 seconds in
-///   smoltcp) protects later connections between the same two ports, and is kept for as long as there is room;
+///   smoltcp) protects later connections between the same two ports, and is kept for as long as there is room and
+///   up to 1,024 times;
 /// - or else the oldest half-open connection makes room (its client has not answered our SYN-ACK), but not before
 ///   it is 100 ms old, so that a flood of forged requests cannot shut others out;
 /// - or else the request is left without answer, where smoltcp would refuse it, and comes again;
@@ -58,6 +59,10 @@ pub(super) struct Backlog {
 /// How long a half-open connection is left alone while others want to connect: longer than most round trips, or
 /// else a crowd of honest clients far away would shut itself out.
 const HANDSHAKE: Duration = Duration::from_millis(100);
+
+/// How many connections are kept in TIME-WAIT: beyond that the oldest makes room, so that those who come and go
+/// use the same memory again and again, which is in the processor's cache, and not all that there is.
+const MOST_TIME_WAIT: u16 = 1_024;
 
 /// What a [`Listener`] did with its sockets so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,7 +137,9 @@ impl Sockets<'_> {
     pub(super) fn room_for_connection(&mut self, backlog: u8, now: Instant) -> Option<Index> {
         let number = usize::from(backlog);
         let backlog = self.backlogs.get_mut(number)?;
-        if let Some(index) = backlog.free.first() {
+        if backlog.time_wait.len < MOST_TIME_WAIT
+            && let Some(index) = backlog.free.first()
+        {
             return Some(index);
         }
         let (list, count) = if backlog.time_wait.first().is_some() {
