@@ -123,6 +123,23 @@ fn five_hundred_one_after_another_on_four_sockets_leave_nothing_behind() {
     assert_eq!(server.connections(), 0);
 }
 
+#[test]
+fn time_wait_does_not_take_all_that_there_is() {
+    const POOL: usize = 1_100;
+    const GREETINGS: usize = 1_030;
+    let mut pair = Pair::new(1, Impairments::default(), POOL);
+    let mut listener = listen::<POOL>(&mut pair.server);
+    let mut server = StreamServer::<POOL>::new(limit(POOL));
+    for _ in 0..GREETINGS {
+        let mut clients = [client(pair.now)];
+        run(&mut pair, &mut listener, &mut server, &mut clients);
+    }
+    assert!(pair.now.monotonic < Instant::from_secs(10));
+    assert_eq!(server.counters().answered, GREETINGS as u64);
+    assert_eq!(listener.counters().time_wait_recycled, 6);
+    assert_eq!(listener.listening(), POOL - 1_024);
+}
+
 /// A TCP segment in its Ethernet frame, from a client that nobody simulates.
 fn segment(from: SocketAddr, to: SocketAddr, control: TcpControl, payload: &[u8]) -> Vec<u8> {
     segment_at(from, to, control, payload, 1_000, None)

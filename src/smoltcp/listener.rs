@@ -19,8 +19,8 @@ use crate::{ConnId, Duration, Instant, Now, StreamService, pump_stream, pump_tim
 /// pool, and as many more can come as others listen. When a connection request (SYN) comes and none does,
 ///
 /// - the oldest connection in TIME-WAIT makes room at once: TIME-WAIT (RFC 9293, section 3.6.1; 10 seconds in
-///   smoltcp) protects later connections between the same two ports, and is kept for as long as there is room and
-///   up to 1,024 times;
+///   smoltcp) protects later connections between the same two ports, and is kept for as long as there is room, for
+///   1,024 connections at most;
 /// - or else the oldest half-open connection makes room (its client has not answered our SYN-ACK), but not before
 ///   it is 100 ms old, so that a flood of forged requests cannot shut others out;
 /// - or else the request is left without answer, where smoltcp would refuse it, and comes again;
