@@ -175,6 +175,8 @@ impl Datagrams {
         Transport {
             endpoint: self,
             registry,
+            received: false,
+            more: false,
         }
     }
 
@@ -282,6 +284,10 @@ impl Datagrams {
 pub struct Transport<'a> {
     endpoint: &'a mut Datagrams,
     registry: &'a Registry,
+    /// The system was asked for datagrams.
+    received: bool,
+    /// It may have more.
+    more: bool,
 }
 
 impl Transport<'_> {
@@ -327,6 +333,7 @@ impl Transport<'_> {
         Ok(Pumped {
             sent: pumped.sent.saturating_sub(failures),
             undeliverable: pumped.undeliverable + failures,
+            more: pumped.more || self.more,
             ..pumped
         })
     }
@@ -348,6 +355,11 @@ impl DatagramTransport for Transport<'_> {
         {
             return Ok(Some(Arrival::Unreachable { to, why }));
         }
+        if endpoint.batch.is_empty() && endpoint.readable && self.received {
+            // It came after the time that this pump goes by: the next one reads the clock anew.
+            self.more = true;
+            return Ok(None);
+        }
         while endpoint.batch.is_empty() && endpoint.readable {
             let received = endpoint
                 .batch
@@ -356,6 +368,7 @@ impl DatagramTransport for Transport<'_> {
                 // A socket without a peer has no errors to tell of, so fewer than asked for means: that was all.
                 Ok(full) => {
                     endpoint.hope = HOPE;
+                    self.received = true;
                     endpoint.readable =
                         full || endpoint.remote.is_some() || endpoint.news != News::Unwatched;
                 }
